@@ -1,0 +1,13 @@
+"""What vihier raises when it refuses input or arguments."""
+
+
+class VihierError(ValueError):
+    """Refused input or arguments.
+
+    The message is one line that names what was wrong, where (column, row, site, file) and the cure. The command
+    line prints it and exits with status 2.
+    """
+
+
+class FitError(VihierError):
+    """A fit that cannot go on: its message says at which step, and what to try."""

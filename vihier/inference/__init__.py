@@ -1,0 +1,1 @@
+"""Fitting: batches, the loop, convergence, draws."""

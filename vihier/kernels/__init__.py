@@ -1,0 +1,1 @@
+"""Pure tensor functions: elimination and sufficient statistics."""

@@ -1,0 +1,1 @@
+"""Pyro programs of screens, one file each."""

@@ -1,0 +1,1 @@
+"""Figures, one function each, that take and return matplotlib axes."""

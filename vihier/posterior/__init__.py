@@ -1,0 +1,1 @@
+"""The posterior file: writer, reader, summaries, ArviZ."""

@@ -1,0 +1,1 @@
+"""From a table to a validated screen, its index and its cells; simulation."""
