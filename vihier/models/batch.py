@@ -1,0 +1,112 @@
+"""What a Pyro program of a screen is given: one batch of rows, and the screen around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from pyro.poutine.messenger import Messenger
+
+from vihier.errors import VihierError
+
+
+class _LocalScale(Messenger):
+    """Scale what is local to a batch: rows by `row_scale`, every other site by `local_scale`."""
+
+    def __init__(self, local_scale: float, row_scale: float) -> None:
+        super().__init__()
+        self.local_scale = local_scale
+        self.row_scale = row_scale
+
+    def _pyro_sample(self, msg: dict[str, Any]) -> None:
+        in_rows = any(frame.name == "row" for frame in msg["cond_indep_stack"])
+        msg["scale"] = msg["scale"] * (self.row_scale if in_rows else self.local_scale)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of rows with the genes, sgRNAs and lines that it holds.
+
+    Positions in `gene`, `sgrna`, `line` and `gene_of_sgrna` are positions *within the batch*: into `gene_idx`,
+    `sgrna_idx` and `line_idx`, which name the elements in the order of the screen's index.
+
+    Attributes
+    ----------
+    n_genes, n_sgrnas, n_lines, n_rows : int
+        Sizes of the whole screen. `n_lineages`, a property, is refused where the screen has no lineages.
+    gene_idx, sgrna_idx, line_idx : Tensor
+        Which elements of the screen this batch holds, int64, shapes [B], [Sb], [Cb].
+    gene, sgrna, line : Tensor
+        The row's positions within the batch, int64, shape [N].
+    lfc : Tensor or None
+        Log2 fold change of each row, shape [N]; None when predicting.
+    gene_of_sgrna : Tensor
+        Position in `gene_idx` of each sgRNA of the batch, shape [Sb].
+    covariates : mapping
+        Name -> values of the rows, shape [N].
+    local_scale, row_scale : float
+        1 / Pr(a local site is in the batch), and 1 / Pr(a row is in it).
+    """
+
+    n_genes: int
+    n_sgrnas: int
+    n_lines: int
+    n_rows: int
+    gene_idx: torch.Tensor
+    sgrna_idx: torch.Tensor
+    line_idx: torch.Tensor
+    gene: torch.Tensor
+    sgrna: torch.Tensor
+    line: torch.Tensor
+    lfc: torch.Tensor | None
+    gene_of_sgrna: torch.Tensor
+    lineages: int = 0
+    lineages_of_lines: torch.Tensor | None = None
+    covariates: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    local_scale: float = 1.0
+    row_scale: float = 1.0
+
+    @property
+    def n_lineages(self) -> int:
+        """Number of lineages of the screen.
+
+        Raises
+        ------
+        VihierError
+            If the screen has no lineages.
+        """
+        if self.lineages_of_lines is None:
+            raise VihierError(
+                "column 'lineage': the model needs a lineage for every line and the screen has none: add the column, "
+                "or put all lines in one with --single-lineage (single_lineage=True)"
+            )
+        return self.lineages
+
+    @property
+    def lineage_of_line(self) -> torch.Tensor:
+        """Lineage of each line of the batch, int64, shape [Cb]."""
+        assert self.n_lineages and self.lineages_of_lines is not None
+        return self.lineages_of_lines
+
+    def local(self) -> Messenger:
+        """Return the context for everything local to a gene or a row; it carries the batch's scale.
+
+        In a gene block every local site is scaled by the one factor 1 / Pr(block), whatever the plate: per-plate
+        scales would differ between plates where genes have unequal numbers of sgRNAs, and bias the ELBO.
+        """
+        return _LocalScale(self.local_scale, self.row_scale)
+
+    def without_rows(self) -> Batch:
+        """Return the same batch with no rows: for running a program's priors and deterministic sites alone."""
+        none = self.gene[:0]
+        lfc = None if self.lfc is None else self.lfc[:0]
+        covariates = {name: values[:0] for name, values in self.covariates.items()}
+        return replace(self, gene=none, sgrna=none, line=none, lfc=lfc, covariates=covariates)
+
+    def mean_over_sgrnas(self, values: torch.Tensor) -> torch.Tensor:
+        """Average a quantity of sgRNAs, shape [Sb], over each gene's: shape [B, 1], like the plate `gene`."""
+        zeros = values.new_zeros(len(self.gene_idx))
+        count = zeros.index_add(0, self.gene_of_sgrna, torch.ones_like(values))
+        return (zeros.index_add(0, self.gene_of_sgrna, values) / count)[:, None]

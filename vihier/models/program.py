@@ -1,0 +1,73 @@
+"""A Pyro program with what vihier knows about it beyond the code: its name and its derived variables."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+import vihier.models
+from vihier.errors import VihierError
+from vihier.models.batch import Batch
+from vihier.models.priors import normalise_priors, with_priors
+
+
+@dataclass(frozen=True)
+class Program:
+    """A Pyro program `model(batch)` ready to be fitted.
+
+    Attributes
+    ----------
+    name : str
+        Name of the model, or of the user's function.
+    model : callable
+        The program, its priors overridden where asked for.
+    priors : mapping
+        The overrides: site -> text such as `Normal(3, 1)`.
+    derived : callable or None
+        Given one draw of the sites and a batch, the variables derived from them.
+    not_identified : mapping
+        Variable -> why the data do not identify it.
+    """
+
+    name: str
+    model: Callable[[Batch], Any]
+    priors: Mapping[str, str] = field(default_factory=dict)
+    derived: Callable[[Mapping[str, torch.Tensor], Batch], dict[str, torch.Tensor]] | None = None
+    not_identified: Mapping[str, str] = field(default_factory=dict)
+
+
+def model_names() -> list[str]:
+    """List the models that come with vihier: the modules of `vihier.models` that define `model`."""
+    names = [module.name for module in pkgutil.iter_modules(vihier.models.__path__)]
+    return [name for name in names if hasattr(importlib.import_module(f"vihier.models.{name}"), "model")]
+
+
+def load_program(model: str | Callable[[Batch], Any] | Program, priors: Mapping[str, Any] | None = None) -> Program:
+    """Return the program of a model named, or wrap a user's own `def model(batch)`.
+
+    Raises
+    ------
+    VihierError
+        If there is no model of that name, or a prior cannot be read.
+    """
+    overrides = normalise_priors(priors)
+    if isinstance(model, Program):
+        return model
+    if callable(model):
+        return Program(getattr(model, "__name__", type(model).__name__), with_priors(model, overrides), overrides)
+    names = model_names()
+    if model not in names:
+        raise VihierError(f"model {model!r}: there is none of that name; choose one of {', '.join(names)}")
+    module = importlib.import_module(f"vihier.models.{model}")
+    return Program(
+        name=model,
+        model=with_priors(module.model, overrides),
+        priors=overrides,
+        derived=getattr(module, "derived", None),
+        not_identified=getattr(module, "NOT_IDENTIFIED", {}),
+    )
