@@ -1,0 +1,112 @@
+"""Codes and labels -> the canonical screen: only labels that occur, rows in one order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vihier.screen.report import ReadReport
+from vihier.screen.screen import Screen, ScreenIndex
+
+
+def assemble(
+    index: ScreenIndex,
+    sgrna: np.ndarray,
+    line: np.ndarray,
+    replicate: np.ndarray,
+    lfc: np.ndarray,
+    covariates: dict[str, np.ndarray],
+    report: ReadReport,
+) -> Screen:
+    """Drop the labels that no row uses and put the rows in canonical order.
+
+    Parameters
+    ----------
+    index
+        Sorted labels and maps; may hold labels that no row uses.
+    sgrna, line, replicate
+        Integer codes [N] into ``index``, rows in any order.
+    lfc
+        float64 [N], log2 fold change.
+    covariates
+        float64 [N], or int32 [N] codes into ``index.categories``.
+    report
+        Carried along.
+    """
+    sgrnas, sgrna = _used(sgrna, len(index.sgrnas))
+    lines, line = _used(line, len(index.lines))
+    replicates, replicate = _used(replicate, len(index.replicates))
+    genes, gene_of_sgrna = _used(index.gene_of_sgrna[sgrnas], len(index.genes))
+    lineages = lineage_of_line = None
+    if index.lineages is not None and index.lineage_of_line is not None:
+        kept, lineage_of_line = _used(index.lineage_of_line[lines], len(index.lineages))
+        lineages, lineage_of_line = index.lineages[kept], lineage_of_line.astype(np.int64)
+    line_position = np.zeros(len(index.lines), dtype=np.int64)
+    line_position[lines] = np.arange(len(lines))
+
+    categories: dict[str, np.ndarray] = {}
+    values: dict[str, np.ndarray] = {}
+    for name in sorted(covariates):
+        if name in index.categories:
+            kept, codes = _used(covariates[name], len(index.categories[name]))
+            categories[name], values[name] = index.categories[name][kept], codes.astype(np.int32)
+        else:
+            values[name] = _canonical_floats(covariates[name])
+    lfc = _canonical_floats(lfc)
+    library = [values["screen"]] if "screen" in categories else []
+    keys = [gene_of_sgrna[sgrna], sgrna, line, *library, replicate]
+    order = _canonical_order(keys, [lfc, *values.values()])
+    return Screen(
+        index=ScreenIndex(
+            sgrnas=index.sgrnas[sgrnas],
+            genes=index.genes[genes],
+            lines=index.lines[lines],
+            lineages=lineages,
+            replicates=index.replicates[replicates],
+            gene_of_sgrna=gene_of_sgrna.astype(np.int64),
+            lineage_of_line=lineage_of_line,
+            line_of_replicate=line_position[index.line_of_replicate[replicates]],
+            categories=categories,
+            replicate_ids=None if index.replicate_ids is None else index.replicate_ids[replicates],
+        ),
+        sgrna=sgrna[order].astype(np.int32),
+        line=line[order].astype(np.int32),
+        replicate=replicate[order].astype(np.int32),
+        lfc=lfc[order],
+        covariates={name: column[order] for name, column in values.items()},
+        report=report,
+    )
+
+
+def _used(codes: np.ndarray, n_labels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return which of the labels occur (positions) and the codes counted among those; -1 stays -1."""
+    occurs = np.zeros(n_labels + 1, dtype=bool)
+    occurs[codes] = True  # -1 falls on the last, spare place
+    occurs[-1] = False
+    position = np.cumsum(occurs) - 1
+    position[-1] = -1
+    return np.flatnonzero(occurs), position[codes]
+
+
+def _canonical_floats(values: np.ndarray) -> np.ndarray:
+    # -0.0 + 0.0 is 0.0; NaN has many bit patterns. Both would change the hash of equal content.
+    values = values.astype(np.float64) + 0.0
+    values[np.isnan(values)] = np.nan
+    return values
+
+
+def _canonical_order(keys: Sequence[np.ndarray], tie_breakers: Sequence[np.ndarray]) -> np.ndarray:
+    combined = np.zeros(len(keys[0]), dtype=np.int64)
+    span = 1
+    for codes in keys:
+        width = int(codes.max(initial=0)) + 2
+        span *= width
+        if span >= 2**63:
+            return np.lexsort([*reversed(tie_breakers), *reversed(keys)])
+        combined = combined * width + (codes + 1)
+    order = np.argsort(combined, kind="stable")
+    ranked = combined[order]
+    if (ranked[1:] != ranked[:-1]).all():
+        return order
+    return np.lexsort([*reversed(tie_breakers), combined])
