@@ -16,19 +16,9 @@ from vihier.models.batch import Batch
 _GENE = "the rows know mu_alpha[g] and eta[g] only as their sum, eta_plus_mu_alpha"
 _LINE = "the rows know beta[c] and theta[c] only as their sum, beta_plus_theta"
 NOT_IDENTIFIED = {
-    **dict.fromkeys(["mu_alpha", "eta", "mu_mu_alpha", "mu_eta", "sigma_mu_alpha", "sigma_eta"], _GENE),
-    **{
-        f"{scale}{mu}{site}": _LINE
-        for site in ("beta", "theta")
-        for scale, mu in [
-            ("", ""),
-            ("", "mu_"),
-            ("", "mu_mu_"),
-            ("sigma_", ""),
-            ("sigma_mu_", ""),
-            ("sigma_sigma_", ""),
-        ]
-    },
+    **dict.fromkeys(("mu_alpha", "eta", "mu_mu_alpha", "mu_eta", "sigma_mu_alpha", "sigma_eta"), _GENE),
+    **dict.fromkeys(("beta", "mu_beta", "mu_mu_beta", "sigma_beta", "sigma_mu_beta", "sigma_sigma_beta"), _LINE),
+    **dict.fromkeys(("theta", "mu_theta", "mu_mu_theta", "sigma_theta", "sigma_mu_theta", "sigma_sigma_theta"), _LINE),
     "beta_dev": _LINE,
     "gamma": "its prior mean eta[g] + theta[c] is known only together with mu_alpha and beta; see effect and gamma_dev",
 }

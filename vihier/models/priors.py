@@ -27,7 +27,7 @@ PRIORS: dict[str, tuple[Callable[..., Any], int]] = {
 _CALL = re.compile(r"\s*([A-Za-z]+)\s*\(([^()]*)\)\s*")
 
 
-def parse_prior(text: str) -> dist.Distribution:
+def parse_prior(text: str) -> torch.distributions.Distribution:
     """Read a prior such as `Normal(3, 1)`; the text is parsed, never evaluated.
 
     Raises
@@ -42,9 +42,7 @@ def parse_prior(text: str) -> dist.Distribution:
     """
     match = _CALL.fullmatch(text)
     if match is None or match[1] not in PRIORS:
-        raise VihierError(
-            f"prior {text!r}: not understood; write one of {', '.join(PRIORS)} with numbers: Normal(0, 3)"
-        )
+        raise VihierError(f"prior {text!r}: not understood; write one of {', '.join(PRIORS)} e.g. Normal(0, 3)")
     family, n_arguments = PRIORS[match[1]]
     try:
         numbers = [float(part) for part in match[2].split(",")]
@@ -58,7 +56,7 @@ def parse_prior(text: str) -> dist.Distribution:
         raise VihierError(f"prior {text!r}: scales, rates and degrees of freedom must be positive") from None
 
 
-def describe_prior(prior: dist.Distribution) -> str:
+def describe_prior(prior: Any) -> str:
     """Describe a prior in the form that `parse_prior` reads.
 
     Examples
