@@ -1,0 +1,388 @@
+"""Exact elimination of a gene's locations: the closed form that the structured guide stands on.
+
+A row of gene g, sgRNA k and line c has, given the scales, the mixed linear model
+
+    y = a[k] + b + m[l(c)] + e[c] + t[c] + noise
+
+whose tables have independent Normal deviations of mean zero: `a` (sgRNA), `b` (gene), `m` (gene x lineage), `e`
+(gene x line), and `t`, which is shared by all genes. Any table may be absent. `e` is eliminated first (it is diagonal),
+then d = (a, m, b) by a Cholesky factor of the whitened precision I + S Lambda S, S = diag(sd): nothing is divided by a
+scale, so scales at zero are exact. See Rasmussen & Williams (2006), section 2.7, and Bates et al. (2015), Journal of
+Statistical Software 67(1), eq. 16-18.
+
+Every function is vectorised over genes and over draws of the scales; the axis of draws, N, comes last.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class GeneData:
+    """Sufficient statistics of a block of genes, padded to the block's largest number of sgRNAs.
+
+    Attributes
+    ----------
+    count, total : Tensor
+        Number of rows and sum of lfc of each cell, shape [B, K, C].
+    pairs : Tensor
+        Products of the counts of two sgRNAs in a line, the lower triangle, shape [B, K(K+1)/2, C].
+    square : Tensor
+        Sum of squared lfc of each gene's rows, shape [B].
+    lineage : Tensor
+        One-hot lineage of each line, shape [C, L]; L = 0 where there are none.
+    """
+
+    count: Tensor
+    total: Tensor
+    pairs: Tensor
+    square: Tensor
+    lineage: Tensor
+
+    @property
+    def line_count(self) -> Tensor:
+        """Rows of each gene and line, shape [B, C]."""
+        return self.count.sum(1)
+
+    @property
+    def line_total(self) -> Tensor:
+        """Sum of lfc of each gene and line, shape [B, C]."""
+        return self.total.sum(1)
+
+
+def gene_data(
+    gene: Tensor, slot: Tensor, line: Tensor, lfc: Tensor, shape: tuple[int, int, int], lineage: Tensor
+) -> GeneData:
+    """Sum rows into cells.
+
+    Parameters
+    ----------
+    gene, slot, line : Tensor
+        Each row's gene within the block, sgRNA within the gene, and line; int64, shape [N].
+    lfc : Tensor
+        Log2 fold change less any constant in every row's mean, shape [N].
+    shape : tuple of int
+        (B, K, C).
+    lineage : Tensor
+        One-hot lineage of each line, shape [C, L].
+    """
+    n_genes, n_slots, n_lines = shape
+    cell = (gene * n_slots + slot) * n_lines + line
+    zeros = lfc.new_zeros(n_genes * n_slots * n_lines)
+    count = zeros.index_add(0, cell, torch.ones_like(lfc)).reshape(shape)
+    total = zeros.index_add(0, cell, lfc).reshape(shape)
+    square = lfc.new_zeros(n_genes).index_add(0, gene, lfc * lfc)
+    i, j = torch.tril_indices(n_slots, n_slots, device=lfc.device)
+    return GeneData(count, total, count[:, i] * count[:, j], square, lineage)
+
+
+@dataclass(frozen=True)
+class Variances:
+    """Prior variances of the tables for N draws of the scales; None where a table is absent.
+
+    noise [N]; sgrna [B, K or 1, N]; gene [B or 1, N]; gene_lineage [B or 1, L or 1, N]; gene_line [B or 1, C or 1, N].
+    """
+
+    noise: Tensor
+    sgrna: Tensor | None
+    gene: Tensor | None
+    gene_lineage: Tensor | None
+    gene_line: Tensor | None
+
+
+@dataclass(frozen=True)
+class Eliminated:
+    """A block of genes with its locations integrated out, for N draws of the scales.
+
+    Attributes
+    ----------
+    log_evidence : Tensor
+        log p(rows of the gene | t, scales), shape [B, N], with t as given to `eliminate`.
+    weight : Tensor
+        Precision of t[c] from the gene's rows given d, shape [B, C, N].
+    chol : Tensor or None
+        Cholesky factor of the whitened precision of d, shape [B, N, D, D]; None where d is empty.
+    scale, solution : Tensor
+        Prior sds of d, and chol^-1 S rhs; shape [B, N, D].
+    cross : Tensor
+        Precision between d and t, shape [B, N, D, R]; only when asked for.
+    residual : Tensor
+        Right-hand side of t, shape [B, C, N].
+    leaf_shrink : Tensor
+        1 / (1 + tau v N[c]), shape [B, C, N].
+    """
+
+    log_evidence: Tensor
+    weight: Tensor
+    chol: Tensor | None
+    scale: Tensor
+    solution: Tensor
+    residual: Tensor
+    leaf_shrink: Tensor
+
+
+def eliminate(data: GeneData, variances: Variances, shared: Tensor | None = None) -> Eliminated:
+    """Integrate a, m, b and e out of a block of genes.
+
+    Parameters
+    ----------
+    data : GeneData
+    variances : Variances
+        For N draws of the scales.
+    shared : Tensor, optional
+        t, the shared part of each line's mean, shape [C, N]; zero where it is not given.
+    """
+    tau = 1.0 / variances.noise
+    count, total = data.line_count[..., None], data.line_total[..., None]
+    residual_total, square = total, data.square[:, None].expand(-1, len(tau))
+    if shared is not None:
+        square = square - 2 * (total * shared).sum(1) + (count * shared.square()).sum(1)
+        residual_total = total - count * shared
+    if variances.gene_line is None:
+        shrink = torch.ones_like(tau * count)
+        quadratic = tau * square
+    else:
+        shrink = 1.0 / (1.0 + tau * variances.gene_line * count)
+        quadratic = tau * square - (variances.gene_line * tau.square() * shrink * residual_total.square()).sum(1)
+    weight = tau * shrink * count
+    residual = tau * shrink * residual_total
+    rows = data.line_count.sum(1)[:, None]
+    log_evidence = 0.5 * (rows * (tau.log() - math.log(2 * math.pi)) + shrink.log().sum(1) - quadratic)
+
+    dense = _dense(data, variances, shrink, weight, residual, residual_total, shared)
+    if dense is None:
+        empty = weight.new_zeros(*log_evidence.shape, 0)
+        return Eliminated(log_evidence, weight, None, empty, empty, residual, shrink)
+    scale, precision, rhs = dense
+    whitened = scale[..., :, None] * precision * scale[..., None, :]
+    whitened = whitened + torch.eye(whitened.shape[-1], dtype=whitened.dtype, device=whitened.device)
+    chol = torch.linalg.cholesky(whitened)
+    solution = torch.linalg.solve_triangular(chol, (scale * rhs)[..., None], upper=False)[..., 0]
+    log_determinant = chol.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    log_evidence = log_evidence - log_determinant + 0.5 * solution.square().sum(-1)
+    return Eliminated(log_evidence, weight, chol, scale, solution, residual, shrink)
+
+
+def _dense(
+    data: GeneData,
+    variances: Variances,
+    shrink: Tensor,
+    weight: Tensor,
+    residual: Tensor,
+    residual_total: Tensor,
+    shared: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Prior sds [B, N, D], data precision [B, N, D, D] and right-hand side [B, N, D] of d = (a, m, b)."""
+    n_genes, n_draws = weight.shape[0], weight.shape[2]
+    tau = 1.0 / variances.noise
+    sds: list[Tensor] = []
+    rhs: list[Tensor] = []
+    rows: list[list[Tensor]] = []  # the lower block triangle, each block [B, N, rows, columns]
+    if variances.sgrna is not None:
+        sds.append(variances.sgrna.sqrt().expand(n_genes, data.count.shape[1], n_draws))
+        precision, slot_rhs = _sgrna_block(data, variances, shrink, residual_total, shared)
+        rows.append([precision])
+        rhs.append(slot_rhs)
+    if variances.gene_lineage is not None:
+        sds.append(variances.gene_lineage.sqrt().expand(n_genes, data.lineage.shape[1], n_draws))
+        by_lineage = data.lineage.T @ weight
+        row = [torch.diag_embed(by_lineage.transpose(1, 2))]
+        if variances.sgrna is not None:
+            row.insert(0, torch.einsum("bkc,bcn,cl->bnlk", data.count, tau * shrink, data.lineage))
+        rows.append(row)
+        rhs.append(data.lineage.T @ residual)
+    if variances.gene is not None:
+        sds.append(variances.gene.sqrt().expand(n_genes, n_draws)[:, None])
+        row = [weight.sum(1)[..., None, None]]
+        if variances.gene_lineage is not None:
+            row.insert(0, (data.lineage.T @ weight).transpose(1, 2)[:, :, None])
+        if variances.sgrna is not None:
+            row.insert(0, (data.count @ (tau * shrink)).transpose(1, 2)[:, :, None])
+        rows.append(row)
+        rhs.append(residual.sum(1, keepdim=True))
+    if not sds:
+        return None
+    # Only the lower triangle is read by the Cholesky factorisation, so the upper blocks stay zero.
+    size = sum(part.shape[1] for part in rhs)
+    padded = [torch.nn.functional.pad(torch.cat(row, -1), (0, size - sum(x.shape[-1] for x in row))) for row in rows]
+    return (
+        torch.cat(sds, 1).transpose(1, 2),
+        torch.cat(padded, 2),
+        torch.cat(rhs, 1).transpose(1, 2),
+    )
+
+
+def _sgrna_block(
+    data: GeneData, variances: Variances, shrink: Tensor, residual_total: Tensor, shared: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Precision [B, N, K, K] and right-hand side [B, K, N] of the sgRNA table."""
+    n_genes, n_slots, _ = data.count.shape
+    tau = 1.0 / variances.noise
+    slot_rhs = (tau * data.total.sum(2)[..., None]).expand(-1, -1, len(tau))
+    if shared is not None:
+        slot_rhs = slot_rhs - tau * (data.count @ shared)
+    precision = torch.diag_embed((tau * data.count.sum(2)[..., None]).transpose(1, 2))
+    if variances.gene_line is not None:
+        pooled = variances.gene_line * tau.square() * shrink
+        slot_rhs = slot_rhs - data.count @ (pooled * residual_total)
+        i, j = torch.meshgrid(torch.arange(n_slots), torch.arange(n_slots), indexing="ij")
+        lower = (torch.maximum(i, j) * (torch.maximum(i, j) + 1) // 2 + torch.minimum(i, j)).to(tau.device)
+        products = (data.pairs @ pooled)[:, lower.reshape(-1)].transpose(1, 2)
+        precision = precision - products.reshape(n_genes, len(tau), n_slots, n_slots)
+    return precision, slot_rhs
+
+
+@dataclass(frozen=True)
+class NaturalParameters:
+    """What a block's rows say of the shared column part t, at a resolution of R elements: lines, lineages or one.
+
+    precision [N, R, R] and rhs [N, R]; those of disjoint blocks add up. Float64: the direction that shifts every line
+    at once has almost no precision beside entries of 1e4 and more.
+    """
+
+    precision: Tensor
+    rhs: Tensor
+
+    def __add__(self, other: NaturalParameters) -> NaturalParameters:
+        return NaturalParameters(self.precision + other.precision, self.rhs + other.rhs)
+
+
+def natural_parameters(
+    data: GeneData, variances: Variances, block: Eliminated, resolution: Tensor | None
+) -> NaturalParameters:
+    """Sum a block's natural parameters of t over its genes.
+
+    Parameters
+    ----------
+    block : Eliminated
+        From `eliminate` without `shared`.
+    resolution : Tensor or None
+        Which element of t each line has, one-hot, shape [C, R]; None where every line has its own.
+    """
+    weight, residual = block.weight.sum(0), block.residual.sum(0)
+    if resolution is None:
+        precision, rhs = torch.diag_embed(weight.T), residual.T
+    else:
+        precision = torch.diag_embed(weight.T @ resolution)
+        rhs = residual.T @ resolution
+    if block.chol is None:
+        return NaturalParameters(precision, rhs)
+    cross = _cross(data, variances, block, resolution)
+    half = torch.linalg.solve_triangular(block.chol, block.scale[..., None] * cross, upper=False)
+    half = half.transpose(0, 1).flatten(1, 2)
+    solution = block.solution.transpose(0, 1).flatten(1, 2)
+    return NaturalParameters(
+        precision - half.transpose(1, 2) @ half, rhs - (half.transpose(1, 2) @ solution[..., None])[..., 0]
+    )
+
+
+def _cross(data: GeneData, variances: Variances, block: Eliminated, resolution: Tensor | None) -> Tensor:
+    """Precision between d and t, shape [B, N, D, R]."""
+    parts = []
+    tau = 1.0 / variances.noise
+    if variances.sgrna is not None:
+        shrunk = tau * block.leaf_shrink
+        if resolution is None:
+            parts.append(data.count[:, None] * shrunk.permute(0, 2, 1)[:, :, None])
+        else:
+            parts.append(torch.einsum("bkc,bcn,cr->bnkr", data.count, shrunk, resolution))
+    weight = block.weight.transpose(1, 2)
+    if variances.gene_lineage is not None:
+        if resolution is None:
+            parts.append(weight[:, :, None] * data.lineage.T)
+        else:
+            parts.append(torch.einsum("bnc,cl,cr->bnlr", weight, data.lineage, resolution))
+    if variances.gene is not None:
+        parts.append((weight if resolution is None else weight @ resolution)[:, :, None])
+    return torch.cat(parts, 2)
+
+
+@dataclass(frozen=True)
+class SharedPosterior:
+    """The shared tables given the scales: u = scale * chol^-T (solution + standard normal).
+
+    log_evidence [N] is what integrating u adds to the genes' log evidence at t = 0; chol [N, P, P], scale and solution
+    [N, P]; `design` [R, P] takes u to t.
+    """
+
+    log_evidence: Tensor
+    chol: Tensor
+    scale: Tensor
+    solution: Tensor
+    design: Tensor
+
+
+def solve_shared(natural: NaturalParameters, scale: Tensor, design: Tensor) -> SharedPosterior:
+    """Integrate the shared tables out.
+
+    Parameters
+    ----------
+    natural : NaturalParameters
+        Summed over all genes of the screen.
+    scale : Tensor
+        Prior sds of the P shared deviations, shape [N, P].
+    design : Tensor
+        Which of them each element of t is a sum of, shape [R, P].
+    """
+    precision = design.T @ (natural.precision @ design)
+    whitened = scale[:, :, None] * precision * scale[:, None, :]
+    whitened = whitened + torch.eye(whitened.shape[-1], dtype=whitened.dtype, device=whitened.device)
+    chol = torch.linalg.cholesky(whitened)
+    rhs = (scale * (natural.rhs @ design))[..., None]
+    solution = torch.linalg.solve_triangular(chol, rhs, upper=False)[..., 0]
+    log_evidence = 0.5 * solution.square().sum(-1) - chol.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return SharedPosterior(log_evidence, chol, scale, solution, design)
+
+
+def draw_shared(posterior: SharedPosterior, noise: Tensor) -> Tensor:
+    """Draw the shared deviations, shape [N, P], from standard normals of that shape."""
+    return _draw(posterior.chol, posterior.scale, posterior.solution, noise)
+
+
+def _draw(chol: Tensor, scale: Tensor, solution: Tensor, noise: Tensor) -> Tensor:
+    right_hand = (solution + noise)[..., None]
+    return scale * torch.linalg.solve_triangular(chol.mT, right_hand, upper=True)[..., 0]
+
+
+def draw_genes(
+    data: GeneData, variances: Variances, block: Eliminated, noise: Tensor, leaf_noise: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Draw d = (a, m, b), shape [B, N, D], and e, shape [B, C, N], given t.
+
+    Parameters
+    ----------
+    block : Eliminated
+        From `eliminate` at that t.
+    noise, leaf_noise : Tensor
+        Standard normals, shapes [B, N, D] and [B, C, N].
+    """
+    dense = noise
+    fitted = block.weight.new_zeros(block.weight.shape)
+    if block.chol is not None:
+        dense = _draw(block.chol, block.scale, block.solution, noise)
+        fitted = _fitted_total(data, variances, dense)
+    if variances.gene_line is None:
+        return dense, torch.zeros_like(block.weight)
+    tau = 1.0 / variances.noise
+    mean = variances.gene_line * (block.residual - tau * block.leaf_shrink * fitted)
+    return dense, mean + (variances.gene_line * block.leaf_shrink).sqrt() * leaf_noise
+
+
+def _fitted_total(data: GeneData, variances: Variances, dense: Tensor) -> Tensor:
+    """Sum over a gene's rows in each line of what d predicts, shape [B, C, N]."""
+    parts = dense.transpose(1, 2)
+    n_slots = data.count.shape[1] if variances.sgrna is not None else 0
+    n_lineages = data.lineage.shape[1] if variances.gene_lineage is not None else 0
+    fitted = dense.new_zeros(())
+    if n_slots:
+        fitted = fitted + data.count.transpose(1, 2) @ parts[:, :n_slots]
+    if n_lineages:
+        fitted = fitted + data.line_count[..., None] * (data.lineage @ parts[:, n_slots : n_slots + n_lineages])
+    if variances.gene is not None:
+        fitted = fitted + data.line_count[..., None] * parts[:, -1:]
+    return fitted
