@@ -11,3 +11,7 @@ class VihierError(ValueError):
 
 class FitError(VihierError):
     """A fit that cannot go on: its message says at which step, and what to try."""
+
+
+class ScreenWarning(UserWarning):
+    """Something in a screen's table that was read, and that its owner should look at."""

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
+from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from vihier.screen.assemble import assemble
+from vihier.errors import ScreenWarning
+from vihier.screen.columns import MAYBE_STRAY, ColumnPlan, Kind, plan_columns
+from vihier.screen.faults import fault
 from vihier.screen.report import ReadReport
-from vihier.screen.screen import Screen, ScreenIndex
+from vihier.screen.screen import Screen
+from vihier.screen.sources import FrameSource, ParquetSource, Source
+from vihier.screen.text_source import TextSource
+from vihier.screen.validate import Findings, Options, validate
+from vihier.screen.values import Column, carried
 
-if TYPE_CHECKING:
-    from os import PathLike
+SEPARATOR_OF = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": None}
+PARQUET = frozenset({".parquet", ".pq"})
 
 
 def read_screen(
@@ -25,63 +34,141 @@ def read_screen(
     on_conflict: Literal["error", "drop"] = "error",
     sgrna_per_screen: bool = True,
 ) -> Screen:
-    """Read a screen (happy path only for now)."""
+    """Read and validate a screen.
+
+    Parameters
+    ----------
+    source
+        A pandas frame, or a file: ``.csv``, ``.tsv``, ``.txt`` (tab or comma), each also with ``.gz``, or
+        ``.parquet``. One row a measurement. Required columns: ``sgrna``, ``hugo_symbol``, ``depmap_id`` and ``lfc``
+        (log2 fold change); known ones: ``lineage``, ``replicate_id``, ``screen``, ``p_dna_batch`` (or
+        ``pdna_batch``), ``copy_number``, ``rna_expr``, ``is_mutated``, ``counts_final``, ``counts_initial``; any
+        other is carried along, as numbers, as true/false or as labels, whichever all its values are.
+    columns
+        Our name to the table's, where they differ: ``{"lfc": "LFC"}``.
+    single_lineage
+        Put all lines in one lineage called ``"all"``, whatever the table says.
+    on_conflict
+        An sgRNA with two genes: ``"error"`` refuses the table, ``"drop"`` drops such sgRNAs and counts them.
+    sgrna_per_screen
+        A sequence that is in two ``screen`` s is two sgRNAs, labelled ``SEQUENCE|screen`` (only such ones). False
+        makes it one sgRNA.
+
+    Returns
+    -------
+    Screen
+        Every replicate is kept. Rows whose ``lfc`` is missing are dropped and counted in ``report``.
+
+    Raises
+    ------
+    VihierError
+        For any fault, in one line that names the column, the row, the value and the cure. Rows are lines of the file
+        (from 1, the header included) in text, and positions (from 0) in a frame or a Parquet file.
+
+    Warns
+    -----
+    ScreenWarning
+        For each of ``report.warnings``.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from vihier.screen import read_screen
+    >>> rows = {"guide": ["s1", "s2"], "hugo_symbol": "KRAS", "depmap_id": "ACH-1", "lfc": [0.5, None]}
+    >>> print(read_screen(pd.DataFrame(rows), columns={"sgrna": "guide"}).report)
+    DataFrame: 2 rows read, 1 kept
+    dropped: 1 row, missing lfc
+    columns: sgrna (from 'guide'), hugo_symbol, depmap_id, lfc
+    """
+    if on_conflict not in ("error", "drop"):
+        raise fault(f"on_conflict={on_conflict!r}", "unknown choice", cure="use 'error' or 'drop'")
+    try:
+        table = open_source(source)
+        plan = plan_columns(table.name, table.column_names(), columns)
+        findings = Findings(ignored=dict(plan.ignored))
+        read = _columns(table, plan, findings)
+    except OSError as error:
+        cure = "check the file and its rights"
+        raise fault(str(source), f"cannot be read ({error.strerror or error})", cure=cure) from error
+    screen = validate(read, Options(single_lineage, on_conflict, sgrna_per_screen), findings)
+    report = replace(
+        screen.report,
+        dropped=findings.dropped,
+        warnings=tuple(findings.warnings),
+        columns={name: column.header for name, column in read.items() if column.header not in findings.ignored},
+        ignored=findings.ignored,
+        layout=plan.layout,
+        exact_copies=findings.exact_copies,
+    )
+    _warn(report)
+    return replace(screen, report=report)
+
+
+def open_source(source: str | PathLike[str] | pd.DataFrame) -> Source:
+    """Return the table behind a frame or a path, its header read.
+
+    Raises
+    ------
+    VihierError
+        Not a frame or a file, or a kind of file that vihier does not read.
+    OSError
+        A file that cannot be opened.
+    """
     if isinstance(source, pd.DataFrame):
-        frame, name = source, "DataFrame"
-    else:
-        path, name = Path(source), str(source)
-        if path.suffix == ".parquet":
-            frame = pd.read_parquet(path)
-        else:
-            frame = pd.read_csv(path, sep="\t" if ".tsv" in path.name else ",")
-    frame = frame.rename(
-        columns={"pdna_batch": "p_dna_batch"} | {theirs: ours for ours, theirs in (columns or {}).items()}
-    )
-    n_read = len(frame)
-    frame = frame[frame["lfc"].notna()]
+        return FrameSource(source)
+    if not isinstance(source, (str, PathLike)):
+        what = f"source is of type {type(source).__name__}"
+        raise fault(what, "not a table", cure="give the path of a CSV, TSV or Parquet file, or a pandas DataFrame")
+    path = Path(fspath(source))
+    _refuse_no_file(path)
+    kind = path.suffix.lower()
+    if kind in PARQUET:
+        return ParquetSource(path)
+    gzipped = kind == ".gz"
+    if gzipped:
+        kind = Path(path.stem).suffix.lower()
+    if kind not in SEPARATOR_OF:
+        known = "known kinds are .csv, .tsv, .txt (each also with .gz) and .parquet"
+        raise fault(str(path), f"the name ends in {path.suffix!r}", cure=f"{known}: rename or convert it")
+    return TextSource(path, SEPARATOR_OF[kind], gzipped)
 
-    def encode(values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-        codes, labels = pd.factorize(values.astype(str), sort=True)
-        return np.asarray(codes), np.asarray(labels, dtype=object)
 
-    sgrna, sgrnas = encode(frame["sgrna"])
-    gene, genes = encode(frame["hugo_symbol"])
-    line, lines = encode(frame["depmap_id"])
-    gene_of_sgrna = np.zeros(len(sgrnas), dtype=np.int64)
-    gene_of_sgrna[sgrna] = gene
-    lineages = lineage_of_line = None
-    if "lineage" in frame or single_lineage:
-        lineage, lineages = encode(frame["lineage"] if "lineage" in frame else pd.Series("all", index=frame.index))
-        lineage_of_line = np.zeros(len(lines), dtype=np.int64)
-        lineage_of_line[line] = lineage
-    ids = frame["replicate_id"].astype(str) if "replicate_id" in frame else pd.Series("all", index=frame.index)
-    names = frame["depmap_id"].astype(str) + "|" + ids
-    if "screen" in frame:
-        names = names + "|" + frame["screen"].astype(str)
-    replicate, replicates = encode(names)
-    line_of_replicate = np.zeros(len(replicates), dtype=np.int64)
-    line_of_replicate[replicate] = line
-    replicate_ids = np.empty(len(replicates), dtype=object)
-    replicate_ids[replicate] = ids.to_numpy(dtype=object)
-    covariates: dict[str, np.ndarray] = {}
-    categories: dict[str, np.ndarray] = {}
-    for column in frame.columns.difference(["sgrna", "hugo_symbol", "depmap_id", "lineage", "replicate_id", "lfc"]):
-        values = frame[column]
-        if pd.api.types.is_numeric_dtype(values) and column not in ("screen", "p_dna_batch"):
-            covariates[column] = values.to_numpy(dtype=np.float64)
+def _refuse_no_file(path: Path) -> None:
+    if path.is_dir():
+        raise fault(str(path), "this is a directory", cure="name one file in it")
+    if not path.exists():
+        url = "://" in str(path) or ":/" in str(path)
+        raise fault(str(path), "no such file", cure="download it first" if url else "check the name and the folder")
+    if not path.is_file():
+        raise fault(str(path), "not a regular file", cure="save the table to a file first")
+
+
+def _columns(table: Source, plan: ColumnPlan, findings: Findings) -> dict[str, Column]:
+    places = plan.position
+    numeric = {place for name, place in places.items() if plan.kind(name) is Kind.NUMBER}
+    data = table.read(list(places.values()), numeric)
+    n_rows = len(data[places["lfc"]])
+    if n_rows == 0:
+        raise fault(table.name, "the table has a header and no rows", cure="give at least one measured row")
+    columns: dict[str, Column] = {}
+    for name, place in places.items():
+        column = Column(table.name, name, plan.header[name], data[place], table.row_name)
+        if name in MAYBE_STRAY and _is_row_number(column):
+            findings.ignored[column.header] = "row numbers, not data"
         else:
-            covariates[column], categories[column] = encode(values)
-    index = ScreenIndex(
-        sgrnas,
-        genes,
-        lines,
-        lineages,
-        replicates,
-        gene_of_sgrna,
-        lineage_of_line,
-        line_of_replicate,
-        categories,
-        replicate_ids if "replicate_id" in frame else None,
-    )
-    report = ReadReport(name, n_read, len(frame), {"missing lfc": n_read - len(frame)})
-    return assemble(index, sgrna, line, replicate, frame["lfc"].to_numpy(dtype=np.float64), covariates, report)
+            columns[name] = column
+    return columns
+
+
+def _is_row_number(column: Column) -> bool:
+    """Whether the values are 0 to n - 1 or 1 to n, in any order (the rows may have been shuffled since)."""
+    values = carried(column)
+    if not isinstance(values, np.ndarray) or np.isnan(values).any():
+        return False
+    ranked = np.sort(values)
+    return bool(ranked[0] in (0, 1) and (np.diff(ranked) == 1).all())
+
+
+def _warn(report: ReadReport) -> None:
+    for text in report.warnings:
+        warnings.warn(f"{report.source}: {text}", ScreenWarning, stacklevel=3)

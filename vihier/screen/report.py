@@ -26,6 +26,8 @@ class ReadReport:
         Column of the table to the reason why it was not carried.
     layout
         Name of a historic layout, where the table has it.
+    exact_copies
+        Rows equal to another in every column, in a table without ``replicate_id``; they are kept.
 
     Examples
     --------
@@ -44,11 +46,11 @@ class ReadReport:
     columns: Mapping[str, str] = field(default_factory=dict)
     ignored: Mapping[str, str] = field(default_factory=dict)
     layout: str | None = None
+    exact_copies: int = 0
 
     def lines(self) -> list[str]:
         """Return the report as short lines of text for a person."""
-        kept = f"{self.n_rows_kept:,} kept"
-        lines = [f"{self.source}: {counted(self.n_rows_read, 'row')} read, {kept}"]
+        lines = [f"{self.source}: {counted(self.n_rows_read, 'row')} read, {self.n_rows_kept:,} kept"]
         if self.layout is not None:
             lines.append(f"layout: {self.layout}")
         lines += [f"dropped: {counted(count, 'row')}, {reason}" for reason, count in self.dropped.items() if count]

@@ -1,0 +1,303 @@
+"""Columns of a table -> a validated screen: what DESIGN section 1 asks of a table is asked here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from vihier.errors import VihierError
+from vihier.screen.assemble import assemble
+from vihier.screen.columns import KINDS, Kind
+from vihier.screen.faults import fault, shown
+from vihier.screen.labels import ONE_LINEAGE, per_screen_sgrnas, replicate_labels, suspicious_genes
+from vihier.screen.report import ReadReport, counted
+from vihier.screen.screen import Screen, ScreenIndex
+from vihier.screen.values import Column, Labels, carried, flags, labels, numbers
+
+LARGEST_LFC = 20.0
+OPTIONAL_KEYS = ("sgrna", "hugo_symbol", "depmap_id", *OPTIONAL_KEYS)
+READERS: dict[Kind, Callable[[Column], np.ndarray | Labels | None]] = {
+    Kind.NUMBER: numbers,
+    Kind.FLAG: flags,
+    Kind.CATEGORY: labels,
+    Kind.CARRIED: carried,
+}
+
+
+@dataclass
+class Findings:
+    """What is noticed on the way, for the report."""
+
+    warnings: list[str] = field(default_factory=list)
+    dropped: dict[str, int] = field(default_factory=dict)
+    ignored: dict[str, str] = field(default_factory=dict)
+    exact_copies: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Options:
+    """How ``read_screen`` was asked to read; see there."""
+
+    single_lineage: bool = False
+    on_conflict: Literal["error", "drop"] = "error"
+    sgrna_per_screen: bool = True
+
+
+def validate(columns: Mapping[str, Column], options: Options, findings: Findings) -> Screen:
+    """Return the screen that these columns hold, or refuse them.
+
+    Parameters
+    ----------
+    columns
+        Our name to the column; the required ones are there, all of one length.
+    options
+        What the caller asked for.
+    findings
+        Is added to.
+
+    Raises
+    ------
+    VihierError
+        Any fault, in one line.
+    """
+    lfc = _lfc(columns["lfc"])
+    rows = np.flatnonzero(~np.isnan(lfc))
+    if len(rows) < len(lfc):
+        findings.dropped["missing lfc"] = len(lfc) - len(rows)
+    if not len(rows):
+        raise columns["lfc"].fault("every value is missing", cure="give at least one measured row")
+    keys = _keys(columns, rows, options, findings)
+    if "screen" in keys and options.sgrna_per_screen:
+        keys["sgrna"] = per_screen_sgrnas(columns["sgrna"], keys["sgrna"], keys["screen"], findings.warnings)
+    gene_of_sgrna, kept = _nested_genes(columns, rows, keys, options, findings)
+    lineage_of_line = None
+    if "lineage" in keys:
+        lineage_of_line = _nested_lineages(columns, rows, keys)
+    replicate, replicates, replicate_ids, line_of_replicate = replicate_labels(
+        columns["depmap_id"], keys["depmap_id"], keys.get("replicate_id"), keys.get("screen")
+    )
+    covariates, categories = _covariates(columns, rows, keys, findings)
+    index = ScreenIndex(
+        sgrnas=keys["sgrna"].labels,
+        genes=keys["hugo_symbol"].labels,
+        lines=keys["depmap_id"].labels,
+        lineages=keys["lineage"].labels if "lineage" in keys else None,
+        replicates=replicates,
+        gene_of_sgrna=gene_of_sgrna,
+        lineage_of_line=lineage_of_line,
+        line_of_replicate=line_of_replicate,
+        categories=categories,
+        replicate_ids=replicate_ids,
+    )
+    if not kept.all():
+        rows = rows[kept]
+    sgrna, line, replicate = keys["sgrna"].codes[kept], keys["depmap_id"].codes[kept], replicate[kept]
+    if replicate_ids is not None:
+        _refuse_duplicates(columns, rows, sgrna, replicate, index)
+    report = ReadReport(columns["lfc"].source, len(lfc), len(rows))
+    screen = assemble(
+        index,
+        sgrna,
+        line,
+        replicate,
+        lfc[rows],
+        {name: values[kept] for name, values in covariates.items()},
+        report,
+    )
+    if replicate_ids is None:
+        _count_copies(screen, findings)
+    return screen
+
+
+def require_lineage(screen: Screen, model: str) -> None:
+    """Raise where a model that uses lineages is given a screen that has none.
+
+    Raises
+    ------
+    VihierError
+        With the cure: a lineage column, or ``--single-lineage``.
+    """
+    if screen.index.lineages is None:
+        raise fault(
+            screen.report.source,
+            "column 'lineage' is missing",
+            f"model {model!r} needs the lineage of every line",
+            cure="add or map the column, or put all lines in one with single_lineage=True (--single-lineage)",
+        )
+
+
+def _lfc(column: Column) -> np.ndarray:
+    lfc = numbers(column)
+    cure = f"lfc is a log2 fold change within [-{LARGEST_LFC:g}, {LARGEST_LFC:g}]: correct it, or write NA"
+    wrong = np.abs(lfc) > LARGEST_LFC  # NaN compares false
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        infinite = "is infinite" if np.isinf(lfc[row]) else "is out of range"
+        raise column.fault(f"value {lfc[row]:g} {infinite}", row=row, cure=cure)
+    return lfc
+
+
+def _keys(columns: Mapping[str, Column], rows: np.ndarray, options: Options, findings: Findings) -> dict[str, Labels]:
+    """Return the labels of each key column at the rows kept; none of them is missing."""
+    keys: dict[str, Labels] = {}
+    trimmed: dict[str, int] = {}
+    for name in KEYS:
+        if name not in columns or (name == "lineage" and options.single_lineage):
+            continue
+        column = columns[name]
+        read = labels(column, key=True)
+        trimmed[name] = read.n_trimmed
+        at_rows = Labels(read.codes[rows], read.labels)
+        missing = at_rows.codes < 0
+        if name in OPTIONAL_KEYS and missing.all():
+            findings.warnings.append(f"column {name!r} is empty and was taken as absent")
+            continue
+        if missing.any():
+            raise _missing_key(column, int(rows[np.argmax(missing)]))
+        keys[name] = at_rows
+    n_trimmed = sum(trimmed.values())
+    if n_trimmed:
+        where = ", ".join(name for name, count in trimmed.items() if count)
+        findings.warnings.append(f"white space was taken off {counted(n_trimmed, 'label')} ({where})")
+    if options.single_lineage:
+        keys["lineage"] = Labels(np.zeros(len(rows), dtype=np.int32), np.array([ONE_LINEAGE], dtype=object))
+        if "lineage" in columns:
+            findings.warnings.append(f"the table's lineages were set aside: all lines are in one, {ONE_LINEAGE!r}")
+    findings.warnings += suspicious_genes(keys["hugo_symbol"].labels)
+    return keys
+
+
+def _missing_key(column: Column, row: int) -> VihierError:
+    cures = {
+        "lineage": "fill it in for every line, or put all lines in one with single_lineage=True (--single-lineage)",
+        "replicate_id": "name the replicate of every row, or take the column out",
+        "screen": "name the screen of every row, or take the column out",
+        "hugo_symbol": "name the gene, or take the row out (a control sgRNA needs a gene name too)",
+    }
+    return column.fault("the label is missing", row=row, cure=cures.get(column.name, "fill it in, or take the row out"))
+
+
+def _nested(child: np.ndarray, parent: np.ndarray, n_children: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return each child's parent, int64 [children], and which rows disagree with it, bool [N]."""
+    parent_of_child = np.zeros(n_children, dtype=np.int64)
+    # The last assignment wins, so backwards the first row of a child does.
+    parent_of_child[child[::-1]] = parent[::-1]
+    return parent_of_child, parent_of_child[child] != parent
+
+
+def _nested_genes(
+    columns: Mapping[str, Column], rows: np.ndarray, keys: Mapping[str, Labels], options: Options, findings: Findings
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the gene of each sgRNA, int64 [S], and which rows are kept, bool [rows]."""
+    sgrna, gene = keys["sgrna"], keys["hugo_symbol"]
+    gene_of_sgrna, disagree = _nested(sgrna.codes, gene.codes, len(sgrna.labels))
+    if not disagree.any():
+        return gene_of_sgrna, np.ones(len(rows), dtype=bool)
+    column = columns["hugo_symbol"]
+    if options.on_conflict == "error":
+        raise _two_parents(
+            column, rows, sgrna, gene, disagree, "sgRNA", "correct it, or drop such sgRNAs with on_conflict='drop'"
+        )
+    two_genes = np.zeros(len(sgrna.labels), dtype=bool)
+    two_genes[sgrna.codes[disagree]] = True
+    kept = ~two_genes[sgrna.codes]
+    findings.dropped["sgRNA with two genes"] = int((~kept).sum())
+    findings.warnings.append(f"{counted(int(two_genes.sum()), 'sgRNA')} with two genes dropped")
+    if not kept.any():
+        raise column.fault("every sgRNA has two genes, so no row is left", cure="look at the table's sgRNA-gene map")
+    return gene_of_sgrna, kept
+
+
+def _nested_lineages(columns: Mapping[str, Column], rows: np.ndarray, keys: Mapping[str, Labels]) -> np.ndarray:
+    line, lineage = keys["depmap_id"], keys["lineage"]
+    lineage_of_line, disagree = _nested(line.codes, lineage.codes, len(line.labels))
+    if disagree.any():
+        cure = "give the line one lineage, or put all lines in one with single_lineage=True (--single-lineage)"
+        raise _two_parents(columns["lineage"], rows, line, lineage, disagree, "line", cure)
+    return lineage_of_line
+
+
+def _two_parents(
+    column: Column, rows: np.ndarray, child: Labels, parent: Labels, disagree: np.ndarray, what: str, cure: str
+) -> VihierError:
+    second = int(np.argmax(disagree))
+    first = int(np.argmax(child.codes == child.codes[second]))
+    names = [shown(parent.labels[parent.codes[row]]) for row in (second, first)]
+    problem = (
+        f"{what} {shown(child.labels[child.codes[second]])} has {names[0]} here and {names[1]} at "
+        f"{column.row_name(int(rows[first]))}"
+    )
+    return column.fault(problem, row=int(rows[second]), cure=cure)
+
+
+def _refuse_duplicates(
+    columns: Mapping[str, Column], rows: np.ndarray, sgrna: np.ndarray, replicate: np.ndarray, index: ScreenIndex
+) -> None:
+    # A replicate's code already says the line and the screen.
+    key = sgrna.astype(np.int64) * len(index.replicates) + replicate
+    order = np.argsort(key, kind="stable")
+    again = np.flatnonzero(key[order][1:] == key[order][:-1])
+    if not len(again):
+        return
+    pair = min(again, key=lambda place: order[place + 1])
+    first, second = int(order[pair]), int(order[pair + 1])
+    column = columns["replicate_id"]
+    problem = (
+        f"a duplicate of {column.row_name(int(rows[first]))} (sgRNA {shown(index.sgrnas[sgrna[second]])}, "
+        f"replicate {shown(index.replicates[replicate[second]])}; {counted(len(again), 'duplicate')} in all)"
+    )
+    cure = "take one out, name their replicates apart, or add the column 'screen' if they are of two screens"
+    raise column.fault(problem, row=int(rows[second]), cure=cure)
+
+
+def _count_copies(screen: Screen, findings: Findings) -> None:
+    # In canonical order copies are neighbours.
+    same = np.ones(screen.n_rows - 1, dtype=bool)
+    for values in (screen.sgrna, screen.line, screen.replicate, screen.lfc, *screen.covariates.values()):
+        equal = values[1:] == values[:-1]
+        if values.dtype.kind == "f":
+            equal |= np.isnan(values[1:]) & np.isnan(values[:-1])
+        same &= equal
+    findings.exact_copies = int(same.sum())
+    if findings.exact_copies:
+        findings.warnings.append(
+            f"{counted(findings.exact_copies, 'row')} of the table are exact copies of another row and were kept as "
+            "replicates, because there is no 'replicate_id'"
+        )
+
+
+def _covariates(
+    columns: Mapping[str, Column], rows: np.ndarray, keys: Mapping[str, Labels], findings: Findings
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return per-row values or codes, and the labels of the coded ones."""
+    values: dict[str, np.ndarray] = {}
+    categories: dict[str, np.ndarray] = {}
+    if "screen" in keys:
+        values["screen"], categories["screen"] = keys["screen"].codes, keys["screen"].labels
+    for name, column in columns.items():
+        kind = KINDS.get(name, Kind.CARRIED)
+        if name == "lfc" or kind is Kind.KEY:
+            continue
+        read = READERS[kind](column)
+        if read is None:
+            findings.ignored[column.header] = "lists or records"
+        elif isinstance(read, Labels):
+            values[name], categories[name] = read.codes[rows], read.labels
+        else:
+            values[name] = read[rows]
+            _look_for_infinity(column, kind, values[name], rows, findings)
+    return values, categories
+
+
+def _look_for_infinity(column: Column, kind: Kind, values: np.ndarray, rows: np.ndarray, findings: Findings) -> None:
+    infinite = np.isinf(values)
+    if not infinite.any():
+        return
+    row = int(rows[np.argmax(infinite)])
+    if kind is Kind.NUMBER:
+        raise column.fault("the value is infinite", row=row, cure="give a finite number, or NA where there is none")
+    count = counted(int(infinite.sum()), "infinite value")
+    findings.warnings.append(f"column {column.name!r} has {count}, the first at {column.row_name(row)}")
