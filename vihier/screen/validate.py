@@ -18,7 +18,8 @@ from vihier.screen.screen import Screen, ScreenIndex
 from vihier.screen.values import Column, Labels, carried, flags, labels, numbers
 
 LARGEST_LFC = 20.0
-OPTIONAL_KEYS = ("sgrna", "hugo_symbol", "depmap_id", *OPTIONAL_KEYS)
+OPTIONAL_KEYS = ("lineage", "replicate_id", "screen")
+KEYS = ("sgrna", "hugo_symbol", "depmap_id", *OPTIONAL_KEYS)
 READERS: dict[Kind, Callable[[Column], np.ndarray | Labels | None]] = {
     Kind.NUMBER: numbers,
     Kind.FLAG: flags,
