@@ -7,13 +7,15 @@ unimodal variables (Hyndman 1996, The American Statistician 50, 120-126; Chen an
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 STATISTICS = ("mean", "sd", "q05", "q50", "q95", "hdi_lower", "hdi_upper", "prob_negative")
 HDI_PROB = 0.89
 _QUANTILES = {"q05": 0.05, "q50": 0.50, "q95": 0.95}
-# 2,048 elements x 1,000 draws: the sorted block and its float64 copy stay within a few tens of MB.
-_BLOCK_VALUES = 2_048_000
+# The sorted block and its float64 copies then stay in a core's cache: 84 M draws a second, 51 M in blocks of 2 M.
+_BLOCK_VALUES = 64_000
 
 
 def moments_of_draws(draws: np.ndarray, prob: float = HDI_PROB) -> dict[str, np.ndarray]:
@@ -39,19 +41,39 @@ def moments_of_draws(draws: np.ndarray, prob: float = HDI_PROB) -> dict[str, np.
     >>> float(m["q50"][0]), float(m["hdi_upper"][0] - m["hdi_lower"][0]), float(round(m["prob_negative"][0], 4))
     (49.0, 89.0, 0.0099)
     """
-    n_draws = draws.shape[0] * draws.shape[1]
-    shape = draws.shape[2:]
-    flat = draws.reshape(n_draws, -1)
-    out = {name: np.empty(flat.shape[1]) for name in STATISTICS}
-    step = max(1, _BLOCK_VALUES // max(n_draws, 1))
-    for start in range(0, flat.shape[1], step):
-        part = slice(start, start + step)
-        ordered = np.sort(np.ascontiguousarray(flat[:, part].T), axis=-1)
+    out = {name: np.empty(draws[0, 0].size) for name in STATISTICS}
+    for part, ordered in _sorted_blocks(draws):
         with np.errstate(invalid="ignore"):  # inf - inf: the NaN that comes out is what is to be said of such draws
             block = _of_sorted(ordered, prob)
         for name, values in block.items():
             out[name][part] = values
-    return {name: values.reshape(shape) for name, values in out.items()}
+    return {name: values.reshape(draws.shape[2:]) for name, values in out.items()}
+
+
+def hdi_of_draws(draws: np.ndarray, prob: float) -> tuple[np.ndarray, np.ndarray]:
+    """Highest-density interval of draws [chain, draw, ...], element by element.
+
+    Returns
+    -------
+    lower, upper : ndarray [...]
+        float64; NaN where a draw is NaN.
+    """
+    lower, upper = np.empty(draws[0, 0].size), np.empty(draws[0, 0].size)
+    for part, ordered in _sorted_blocks(draws):
+        with np.errstate(invalid="ignore"):
+            lower[part], upper[part] = _hdi_of_sorted(ordered, prob)
+        lower[part][np.isnan(ordered[:, -1])] = np.nan
+    return lower.reshape(draws.shape[2:]), upper.reshape(draws.shape[2:])
+
+
+def _sorted_blocks(draws: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Blocks of elements of draws [chain, draw, ...], each with its draws sorted, [element, draw], NaN last."""
+    n_draws = draws.shape[0] * draws.shape[1]
+    flat = draws.reshape(n_draws, -1)
+    step = max(1, _BLOCK_VALUES // n_draws)
+    for start in range(0, flat.shape[1], step):
+        part = slice(start, start + step)
+        yield part, np.sort(np.ascontiguousarray(flat[:, part].T), axis=-1)
 
 
 def _of_sorted(ordered: np.ndarray, prob: float) -> dict[str, np.ndarray]:
@@ -60,7 +82,7 @@ def _of_sorted(ordered: np.ndarray, prob: float) -> dict[str, np.ndarray]:
     wide = ordered.astype(np.float64)
     mean = wide.mean(axis=1)
     centred = wide - mean[:, None]
-    lower, upper = hdi_of_sorted(ordered, prob)
+    lower, upper = _hdi_of_sorted(ordered, prob)
     out = {
         "mean": mean,
         "sd": np.sqrt(np.einsum("ed,ed->e", centred, centred) / (n_draws - 1))
@@ -85,21 +107,7 @@ def _quantile_of_sorted(ordered: np.ndarray, at: float) -> np.ndarray:
     return ordered[:, below] + (place - below) * (ordered[:, above] - ordered[:, below])
 
 
-def hdi_of_sorted(ordered: np.ndarray, prob: float) -> tuple[np.ndarray, np.ndarray]:
-    """Narrowest interval of each row of sorted draws.
-
-    Parameters
-    ----------
-    ordered : ndarray [element, draw]
-        Ascending along the last axis.
-    prob : float
-        Between 0 and 1, both excluded.
-
-    Returns
-    -------
-    lower, upper : ndarray [element]
-        float64.
-    """
+def _hdi_of_sorted(ordered: np.ndarray, prob: float) -> tuple[np.ndarray, np.ndarray]:
     n_draws = ordered.shape[1]
     width = int(np.floor(prob * n_draws))
     # float64 differences: in float32 ties would be broken otherwise than ArviZ breaks them.

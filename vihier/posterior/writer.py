@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -18,9 +17,11 @@ import numpy as np
 
 from vihier.errors import VihierError
 from vihier.posterior import layout
-from vihier.posterior.moments import HDI_PROB, STATISTICS, moments_of_draws
+from vihier.posterior.declared import DeclaredGroup
+from vihier.posterior.moments import STATISTICS, moments_of_draws
+from vihier.posterior.moments_group import MomentsGroup
 from vihier.posterior.partial import PartialFile, installed_version, set_attrs
-from vihier.posterior.slabs import Positions, checked_positions, write_at
+from vihier.posterior.slabs import Positions, write_at
 
 Labels = Mapping[str, Sequence[Any] | np.ndarray | int]
 
@@ -29,36 +30,10 @@ _VERSIONS = {"torch": "torch", "pyro": "pyro-ppl", "arviz": "arviz"}
 REQUIRED_ATTRS = ("model", "guide", "seed", "priors", "config", "screen_hash")
 
 
-@dataclass(frozen=True)
-class _Group:
-    """What the variables of one group have in common."""
-
-    labels: dict[str, np.ndarray]
-    sampled: bool
-    has_moments: bool
-
-
-@dataclass
-class _Variable:
-    """One variable in the making; `written` marks the positions of its first index that have values."""
-
-    dims: tuple[str, ...]
-    shape: tuple[int, ...]
-    stored: bool
-    written: np.ndarray = field(repr=False)
-
-    def positions(self, name: str, at: Positions) -> np.ndarray:
-        """Positions along the first index dim, checked."""
-        if at is not None and not self.shape:
-            raise VihierError(f"variable {name!r}: a scalar has no positions; leave `at` out")
-        return checked_positions(name, len(self.written), at)
-
-
 class PosteriorWriter:
     """Write the draws of a fit, and their moments beside them, to one file.
 
-    Use it in a ``with`` statement. Leaving that without `finish` removes what was written and leaves a file that
-    already had the name as it was.
+    Leaving the ``with`` statement without `finish` removes what was written and leaves an earlier file as it was.
 
     Parameters
     ----------
@@ -105,30 +80,29 @@ class PosteriorWriter:
         self.path = Path(path)
         self._labels = {dim: layout.checked_labels(dim, given) for dim, given in labels.items()}
         self._attrs = dict(attrs or {})
-        self._groups: dict[str, _Group] = {}
-        self._variables: dict[tuple[str, str], _Variable] = {}
+        self._groups: dict[str, DeclaredGroup] = {}
         self._finished = False
-        self._define_groups(n_draws, n_chains)
+        self._declare_main_group(n_draws, n_chains)
 
-    def _define_groups(self, n_draws: int, n_chains: int) -> None:
-        if n_draws < 1 or n_chains < 1:
-            raise VihierError(f"{n_draws} draws in {n_chains} chains: both must be at least 1")
-        self._define(layout.POSTERIOR, self._labels, n_draws, n_chains, has_moments=True)
-
-    def _define(
-        self, group: str, labels: dict[str, np.ndarray], n_draws: int, n_chains: int, has_moments: bool
-    ) -> None:
-        sampled = {"chain": np.arange(n_chains, dtype=np.int64), "draw": np.arange(n_draws, dtype=np.int64)}
-        self._groups[group] = _Group({**sampled, **labels}, sampled=True, has_moments=has_moments)
+    def _declare_main_group(self, n_draws: int, n_chains: int) -> None:
+        name = layout.POSTERIOR
+        self._groups[name] = DeclaredGroup.of_draws(name, self._labels, n_draws, n_chains, has_moments=True)
 
     def add_group(self, group: str, *, labels: Labels, n_draws: int, n_chains: int = 1) -> None:
         """Declare a further group of draws with labels and draws of its own, such as ``nuts`` over a few genes."""
+        if group in self._groups:
+            raise VihierError(f"group {group!r}: added twice")
         checked = {dim: layout.checked_labels(dim, given) for dim, given in labels.items()}
-        self._define(group, checked, n_draws, n_chains, has_moments=False)
+        self._groups[group] = DeclaredGroup.of_draws(group, checked, n_draws, n_chains)
 
     def __enter__(self) -> Self:
         self._partial = PartialFile(self.path)
         self._file = self._partial.file
+        self._moments = MomentsGroup(self._file, self._labels)
+        main = self._groups[self._main_group]
+        group = self._file.require_group(main.name)
+        for dim in main.leading:
+            layout.make_scale(group, dim, main.labels[dim])
         return self
 
     def __exit__(
@@ -162,33 +136,25 @@ class PosteriorWriter:
         stored : bool
             False for a variable whose draws are regenerated on demand: only its moments are written.
         """
-        name_of_group = group or self._main_group
-        if name_of_group not in self._groups:
-            raise VihierError(f"group {name_of_group!r} of {self.path}: declare it first with add_group")
-        if (name_of_group, name) in self._variables:
-            raise VihierError(f"variable {name!r}: added twice to group {name_of_group}")
-        spec = self._groups[name_of_group]
-        layout.check_name(name, spec.labels)
-        if list(dims) != layout.ordered_dims(dims):
-            raise VihierError(f"variable {name!r}: dims {tuple(dims)} are not in the order {layout.ordered_dims(dims)}")
-        shape = layout.sizes_of(spec.labels, dims)
-        written = np.zeros(shape[0] if shape else 1, dtype=bool)
-        self._variables[name_of_group, name] = _Variable(tuple(dims), shape, stored, written)
-        lead = layout.SAMPLE_DIMS if spec.sampled else ()
+        declared = self._group(group)
+        declared.declare(name, dims, stored)
         with self._partial.speaking_plainly():
             if stored:
-                self._make(name_of_group, name, (*lead, *dims), dtype)
-            if spec.has_moments:
-                for statistic in STATISTICS:
-                    self._make(layout.MOMENTS, f"{name}_{statistic}", tuple(dims), np.float32, spec.labels)
+                self._make(declared.name, name, (*declared.leading, *dims), dtype, declared.labels)
+            if declared.has_moments:
+                self._moments.add(name, dims)
+
+    def _group(self, name: str | None) -> DeclaredGroup:
+        if (name or self._main_group) not in self._groups:
+            raise VihierError(f"group {name!r} of {self.path}: declare it first with add_group")
+        return self._groups[name or self._main_group]
 
     def _make(
-        self, group: str, name: str, dims: Sequence[str], dtype: Any, labels: Mapping[str, np.ndarray] | None = None
+        self, group: str, name: str, dims: Sequence[str], dtype: Any, labels: Mapping[str, np.ndarray]
     ) -> h5py.Dataset:
         target = self._file.require_group(group)
-        known = self._groups[group].labels if labels is None else labels
         for dim in dims:
-            layout.make_scale(target, dim, known[dim])
+            layout.make_scale(target, dim, labels[dim])
         return layout.make_variable(target, name, dims, dtype)
 
     def write(self, name: str, values: Any, at: Positions = None, *, group: str | None = None) -> None:
@@ -203,25 +169,17 @@ class PosteriorWriter:
         at : int array or slice, optional
             Positions along the first index dim. None means all of them.
         """
-        name_of_group = group or self._main_group
-        variable = self._declared(name_of_group, name)
+        declared = self._group(group)
+        variable = declared.variable(name)
         if not variable.stored:
             raise VihierError(f"variable {name!r}: declared without draws; use write_moments")
-        spec = self._groups[name_of_group]
-        positions = variable.positions(name, at)
-        expected = (len(positions), *variable.shape[1:]) if variable.shape else ()
-        if spec.sampled:
-            expected = (len(spec.labels["chain"]), len(spec.labels["draw"]), *expected)
-        dataset = self._file[name_of_group][name]
-        block = np.asarray(values).astype(dataset.dtype, copy=False)
-        if spec.sampled and expected[0] == 1 and block.ndim == len(expected) - 1:
-            block = block[None]
-        if block.shape != expected:
-            raise VihierError(f"variable {name!r}: values of shape {expected} wanted, {block.shape} given")
+        positions = variable.positions(at)
+        dataset = self._file[declared.name][name]
+        block = declared.block(variable, values, len(positions), dataset.dtype)
         with self._partial.speaking_plainly():
-            write_at(dataset, block, positions, axis=2 if spec.sampled else 0)
+            write_at(dataset, block, positions, axis=len(declared.leading))
         variable.written[positions] = True
-        if spec.has_moments:
+        if declared.has_moments:
             self._put_moments(name, moments_of_draws(block), positions)
 
     def write_moments(self, name: str, moments: Mapping[str, np.ndarray], at: Positions = None) -> None:
@@ -236,24 +194,17 @@ class PosteriorWriter:
         at : int array or slice, optional
             Positions along the first index dim. None means all of them.
         """
-        variable = self._declared(layout.POSTERIOR, name)
+        variable = self._group(layout.POSTERIOR).variable(name)
         if set(moments) != set(STATISTICS):
             raise VihierError(f"variable {name!r}: moments {STATISTICS} wanted, {tuple(moments)} given")
-        positions = variable.positions(name, at)
+        positions = variable.positions(at)
         self._put_moments(name, moments, positions)
         if not variable.stored:
             variable.written[positions] = True
 
     def _put_moments(self, name: str, moments: Mapping[str, np.ndarray], positions: np.ndarray) -> None:
         with self._partial.speaking_plainly():
-            for statistic in STATISTICS:
-                dataset = self._file[layout.MOMENTS][f"{name}_{statistic}"]
-                write_at(dataset, np.asarray(moments[statistic]).astype(np.float32), positions, axis=0)
-
-    def _declared(self, group: str, name: str) -> _Variable:
-        if (group, name) not in self._variables:
-            raise VihierError(f"variable {name!r}: not declared in group {group}; call add first")
-        return self._variables[group, name]
+            self._moments.put(name, moments, positions)
 
     def write_group(
         self,
@@ -276,8 +227,7 @@ class PosteriorWriter:
         attrs : mapping, optional
             Attributes of the group.
         """
-        spec = self._groups.get(group) or self._groups.get(self._main_group)
-        labels = {**spec.labels} if spec else {}
+        labels = dict(self._groups.get(group, self._groups[self._main_group]).labels)
         for name, values in variables.items():
             array, dtype, flags = layout.stored_values(values)
             its_dims = tuple(dims[name])
@@ -322,7 +272,7 @@ class PosteriorWriter:
             A variable lacks values, a required attribute lacks, or the disk is full.
         """
         reasons = dict(not_identified) if isinstance(not_identified, Mapping) else dict.fromkeys(not_identified, "")
-        regenerated = [name for (_, name), variable in self._variables.items() if not variable.stored]
+        regenerated = [v.name for group in self._groups.values() for v in group.variables.values() if not v.stored]
         everything = {
             **self._attrs,
             **(attrs or {}),
@@ -335,18 +285,13 @@ class PosteriorWriter:
         missing = [name for name in REQUIRED_ATTRS if name not in everything]
         if missing:
             raise VihierError(f"{self.path}: attribute {missing[0]!r} was not given")
-        if layout.MOMENTS in self._file:
-            set_attrs(self._file[layout.MOMENTS], {"hdi_prob": HDI_PROB})
         self._complete(everything)
 
     def _complete(self, attrs: Mapping[str, Any]) -> None:
-        for (group, name), variable in self._variables.items():
-            if not variable.written.all():
-                n_missing = int((~variable.written).sum())
-                raise VihierError(
-                    f"variable {name!r} of group {group}: {n_missing} of {len(variable.written)} positions not written"
-                )
+        for group in self._groups.values():
+            group.check_written()
         with self._partial.speaking_plainly():
+            self._moments.flush()
             index = self._file.require_group(layout.INDEX)
             for dim, labels in self._labels.items():
                 layout.make_scale(index, dim, labels)
@@ -378,8 +323,9 @@ class TruthWriter(PosteriorWriter):
     def __init__(self, path: str | os.PathLike[str], *, labels: Labels, attrs: Mapping[str, Any] | None = None) -> None:
         super().__init__(path, labels=labels, n_draws=1, attrs=attrs)
 
-    def _define_groups(self, n_draws: int, n_chains: int) -> None:
-        self._groups[layout.TRUTH] = _Group(self._labels, sampled=False, has_moments=False)
+    def _declare_main_group(self, n_draws: int, n_chains: int) -> None:
+        name = layout.TRUTH
+        self._groups[name] = DeclaredGroup(name, self._labels, sampled=False, has_moments=False)
 
     def finish(self, *, attrs: Mapping[str, Any] | None = None) -> None:  # type: ignore[override]
         """Check that everything declared was written, mark the file complete and give it its name."""
