@@ -1,0 +1,179 @@
+"""A gene block as the structured guide sees it: its cells, and the variances that given scales mean for its tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vihier.guides.structure import Location, Plates, Scale, Structure, index_of
+from vihier.kernels.elimination import GeneData, Variances, gene_data
+from vihier.models.batch import Batch
+
+Theta = dict[str, Tensor]
+"""Log-scales by site, each over its plates and then N draws; those of genes cover a block's genes."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A batch of whole genes with its sufficient statistics.
+
+    `slot` [Sb] is each sgRNA's place among its gene's, `member` [B, K] the sgRNA in each place (0 where there is none,
+    `filled` says where there is one).
+    """
+
+    batch: Batch
+    data: GeneData
+    slot: Tensor
+    member: Tensor
+    filled: Tensor
+
+
+def make_block(structure: Structure, batch: Batch) -> Block:
+    """Sum a batch's rows into the cells that the structure needs.
+
+    Where no table is indexed by sgRNA, all rows of a gene and line are one cell.
+    """
+    of_sgrna = batch.gene_of_sgrna
+    n_genes, n_sgrnas = len(batch.gene_idx), len(of_sgrna)
+    device = of_sgrna.device
+    order = torch.argsort(of_sgrna, stable=True)
+    per_gene = torch.bincount(of_sgrna, minlength=n_genes)
+    first = torch.cumsum(per_gene, 0) - per_gene
+    slot = torch.empty_like(of_sgrna)
+    slot[order] = torch.arange(n_sgrnas, device=device) - first[of_sgrna[order]]
+    n_slots = int(per_gene.max())
+    member = torch.zeros(n_genes, n_slots, dtype=torch.long, device=device)
+    member[of_sgrna, slot] = torch.arange(n_sgrnas, device=device)
+    filled = torch.arange(n_slots, device=device) < per_gene[:, None]
+    assert batch.lfc is not None
+    if structure.table(("sgrna",)):
+        row_slot = slot[batch.sgrna]
+    else:
+        row_slot, n_slots = torch.zeros_like(batch.sgrna), 1
+    dtype = batch.lfc.dtype
+    lineage = torch.zeros(batch.n_lines, 0, dtype=dtype, device=device)
+    if batch.lineages_of_lines is not None:
+        lineage = torch.nn.functional.one_hot(batch.lineage_of_line, batch.n_lineages).to(dtype)
+    shape = (n_genes, n_slots, batch.n_lines)
+    data = gene_data(batch.gene, row_slot, batch.line, batch.lfc - structure.row_offset, shape, lineage)
+    return Block(batch, data, slot, member, filled)
+
+
+def align(values: Tensor, parent: Plates, child: Plates, block: Block) -> Tensor:
+    """Bring a table over `parent`, draws last, to the elements of `child`, draws last.
+
+    The elements of `("sgrna",)` are the padded ones, [B, K]; every axis that the parent does not vary over has size 1.
+    """
+    if not parent:
+        return values[(None,) * (len(child) + (child == ("sgrna",)))]
+    if child == ("sgrna",):
+        return values[:, None] if parent == ("gene",) else values[block.member]
+    index = index_of(parent, child, block.batch)
+    assert index is not None
+    if parent == child:
+        return values
+    missing = [axis for axis in range(len(child)) if all(i.shape[axis] == 1 for i in index)]
+    aligned = values[index]
+    assert all(aligned.shape[axis] == 1 for axis in missing)
+    return aligned
+
+
+def deviation_sd(structure: Structure, location: Location, theta: Theta, block: Block) -> Tensor:
+    """Prior sd of a location's own deviation over its table's elements, draws last."""
+    if location.scale is None:
+        n_draws = next(iter(theta.values())).shape[-1]
+        constant = next(iter(theta.values())).new_full((n_draws,), location.factor)
+        return align(constant, (), location.plates, block)
+    return location.factor * align(
+        theta[location.scale].exp(), plates_of(structure, location.scale), location.plates, block
+    )
+
+
+def plates_of(structure: Structure, site: str) -> Plates:
+    """Return the plates of a location or scale."""
+    return next(found.plates for found in (*structure.scales, *structure.locations) if found.name == site)
+
+
+def table_variance(structure: Structure, plates: Plates, theta: Theta, block: Block) -> Tensor | None:
+    """Variance that all locations over these plates together give a row's mean; None where there are none."""
+    total: Tensor | None = None
+    for location in structure.table(plates):
+        variance = (location.reach * deviation_sd(structure, location, theta, block)).square()
+        total = variance if total is None else total + variance
+    return total
+
+
+def variances(structure: Structure, theta: Theta, block: Block) -> Variances:
+    """Return the prior variances of a block's tables for N draws of the scales."""
+    n_draws = next(iter(theta.values())).shape[-1]
+    noise = block.data.square.new_full((n_draws,), structure.noise_factor)
+    if structure.noise is not None:
+        noise = noise * theta[structure.noise].exp()
+    return Variances(
+        noise=noise.square(),
+        sgrna=table_variance(structure, ("sgrna",), theta, block),
+        gene=table_variance(structure, ("gene",), theta, block),
+        gene_lineage=table_variance(structure, ("gene", "lineage"), theta, block),
+        gene_line=table_variance(structure, ("gene", "line"), theta, block),
+    )
+
+
+SHARED: tuple[Plates, ...] = (("line",), ("lineage",), ())
+
+
+def shared_design(structure: Structure, block: Block) -> tuple[Tensor | None, Tensor]:
+    """Return the resolution at which genes see what they share, and how the shared tables make it up.
+
+    Returns
+    -------
+    resolution : Tensor or None
+        One-hot, shape [C, R]; None where every line has its own element.
+    design : Tensor
+        Shape [R, P]: the P shared elements are those of the tables over line, lineage and nothing, as present.
+    """
+    lineage = block.data.lineage
+    ones = lineage.new_ones(len(lineage), 1)
+    present = [plates for plates in SHARED if structure.table(plates)]
+    if ("line",) in present:
+        columns = {("line",): torch.eye(len(lineage), dtype=lineage.dtype, device=lineage.device)}
+        resolution = None
+        columns |= {("lineage",): lineage, (): ones}
+    elif ("lineage",) in present:
+        n_lineages = lineage.shape[1]
+        resolution = lineage
+        columns = {("lineage",): torch.eye(n_lineages, dtype=lineage.dtype, device=lineage.device)}
+        columns |= {(): ones[:n_lineages]}
+    else:
+        resolution = ones
+        columns = {(): ones[:1]}
+    if not present:
+        return resolution, ones[:1, :0]
+    return resolution, torch.cat([columns[plates] for plates in present], 1)
+
+
+def shared_sd(structure: Structure, theta: Theta, block: Block) -> Tensor:
+    """Prior sds of the shared elements, shape [N, P], in the order of `shared_design`."""
+    n_draws = next(iter(theta.values())).shape[-1]
+    parts = [block.data.square.new_zeros(0, n_draws)]
+    sizes = {("line",): block.data.lineage.shape[0], ("lineage",): block.data.lineage.shape[1]}
+    for plates in SHARED:
+        variance = table_variance(structure, plates, theta, block)
+        if variance is not None:
+            parts.append(variance.sqrt().expand(sizes[plates], n_draws) if plates else variance.sqrt()[None])
+    return torch.cat(parts).T
+
+
+def scale_log_prior(structure: Structure, scale: Scale, theta: Theta, block: Block) -> Tensor:
+    """Log prior density of a site's log-scales, over its plates and N draws."""
+    arguments = {}
+    for key, source, factor in scale.arguments:
+        if source is None:
+            arguments[key] = theta[scale.name].new_full((), factor)
+        else:
+            plates = plates_of(structure, source)
+            arguments[key] = factor * align(theta[source].exp(), plates, scale.plates, block)
+    # Computed in log space: x = log(scale) has the density of the scale times the scale.
+    prior = scale.family(**arguments, validate_args=False)
+    return prior.log_prob(theta[scale.name].exp()) + theta[scale.name]
