@@ -1,1 +1,66 @@
-"""vihier."""
+"""Hierarchical Bayesian models of genome-wide CRISPR screens, variational inference first.
+
+Examples
+--------
+>>> import vihier
+>>> vihier.read_screen.__name__
+'read_screen'
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vihier.errors import FitError, VihierError
+    from vihier.inference.fit import fit
+    from vihier.posterior.reader import Posterior, open_posterior
+    from vihier.screen.read import read_screen
+    from vihier.screen.report import ReadReport
+    from vihier.screen.screen import Screen, ScreenIndex
+    from vihier.screen.simulate import simulate
+
+__all__ = [
+    "FitError",
+    "Posterior",
+    "ReadReport",
+    "Screen",
+    "ScreenIndex",
+    "VihierError",
+    "fit",
+    "open_posterior",
+    "read_screen",
+    "simulate",
+]
+
+# Resolved on first use (PEP 562): torch alone takes more than a second to import, and `vihier --help` must not wait.
+_HOME = {
+    "FitError": "vihier.errors",
+    "Posterior": "vihier.posterior.reader",
+    "ReadReport": "vihier.screen.report",
+    "Screen": "vihier.screen.screen",
+    "ScreenIndex": "vihier.screen.screen",
+    "VihierError": "vihier.errors",
+    "fit": "vihier.inference.fit",
+    "open_posterior": "vihier.posterior.reader",
+    "read_screen": "vihier.screen.read",
+    "simulate": "vihier.screen.simulate",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("vihier")
+    elif name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
+    else:
+        raise AttributeError(f"module 'vihier' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

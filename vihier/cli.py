@@ -1,0 +1,138 @@
+"""The command line: its way in, and what is said when a command is refused or fails."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Annotated, Any, TextIO
+
+import typer
+
+from vihier.commands.fit import fit
+from vihier.commands.models import models
+from vihier.commands.simulate import simulate
+from vihier.commands.summary import summary
+from vihier.commands.validate import validate
+from vihier.errors import VihierError
+
+REFUSED = 2
+INTERRUPTED = 130
+
+# The direct base of BadParameter is what every refusal of typer's parser derives from, whether this version of typer
+# brings its own copy of click or depends on click.
+_USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
+
+OVERVIEW = """\
+vihier fits hierarchical Bayesian models to pooled CRISPR screens.
+
+  vihier simulate screen.parquet             make a screen to try things on, with its truth
+  vihier validate screen.parquet             see what is read of a table, what is dropped and why
+  vihier fit screen.parquet --out fit.h5     fit a model and write its posterior
+  vihier summary fit.h5 --var effect --out effect.csv
+                                             one row per gene and line: mean, sd, interval
+  vihier models                              the models there are
+
+Each command explains itself: vihier fit --help
+"""
+
+app = typer.Typer(
+    name="vihier",
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def overview(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Fit hierarchical Bayesian models to pooled CRISPR screens.
+
+    [b]Example[/b]
+
+    vihier simulate screen.parquet
+    vihier fit screen.parquet --out fit.h5
+    vihier summary fit.h5 --var effect --out effect.csv
+    """
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"vihier {installed('vihier')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(OVERVIEW, nl=False)
+
+
+for command in (simulate, validate, fit, summary, models):
+    app.command()(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    arguments
+        What stands after ``vihier``; those of this process when None.
+
+    Returns
+    -------
+    int
+        Exit status: 0; 2 for refused input or arguments, with one line on standard error; 3 for a fit that did not
+        converge, with ``--strict``; 130 when interrupted.
+
+    Examples
+    --------
+    >>> main(["--version"]) == main([])
+    vihier 0...
+    """
+    command = typer.main.get_command(app)
+    with warnings.catch_warnings():
+        warnings.showwarning = _say_warning
+        try:
+            status = command.main(args=arguments, prog_name="vihier", standalone_mode=False)
+        except VihierError as error:
+            return _refuse(str(error))
+        except _USAGE_ERROR as error:
+            context = getattr(error, "ctx", None)
+            path = context.command_path if context is not None else "vihier"
+            return _refuse(f"{error.format_message()} (see {path} --help)")
+        except OSError as error:
+            return _refuse(_describe_os_error(error))
+        except (KeyboardInterrupt, typer.Abort):
+            status = INTERRUPTED
+    if status == INTERRUPTED:
+        say("interrupted")
+    return status or 0
+
+
+def say(text: str) -> None:
+    """Write one line to standard error: labels and file names are data, so nothing in them may break the line."""
+    line = " ".join(text.split())
+    shown = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in line)
+    typer.echo(f"vihier: {shown}", err=True)
+
+
+def _refuse(text: str) -> int:
+    say(text)
+    return REFUSED
+
+
+def _describe_os_error(error: OSError) -> str:
+    # h5py puts its own text in place of the system's, without a file name and over several lines.
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
+def _say_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    say(f"warning: {message}")

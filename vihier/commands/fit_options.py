@@ -1,0 +1,64 @@
+"""Options of `vihier fit`, in the groups that its help shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from vihier.commands.arguments import MODEL_PANEL
+
+_PART, _RUN = "Part of the screen", "The run"
+
+Out = Annotated[Path, typer.Option(metavar="FIT.h5", help="Posterior file to write.")]
+
+Model = Annotated[str, typer.Option(help="One of those that 'vihier models' lists.", rich_help_panel=MODEL_PANEL)]
+Guide = Annotated[
+    Literal["structured", "mean_field"],
+    typer.Option(
+        help="Variational family: exact given the scales, or independent Normals.", rich_help_panel=MODEL_PANEL
+    ),
+]
+
+Genes = Annotated[list[str] | None, typer.Option(metavar="A,B,...", help="Genes to keep.", rich_help_panel=_PART)]
+Lines = Annotated[
+    list[str] | None, typer.Option(metavar="A,B,...", help="Cell lines (depmap_id) to keep.", rich_help_panel=_PART)
+]
+Lineages = Annotated[list[str] | None, typer.Option(metavar="A,B,...", help="Lineages to keep.", rich_help_panel=_PART)]
+NGenes = Annotated[int | None, typer.Option(metavar="N", help="Genes to draw at random.", rich_help_panel=_PART)]
+NLineages = Annotated[int | None, typer.Option(metavar="N", help="Lineages to draw at random.", rich_help_panel=_PART)]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(metavar="COLUMN=VALUE", help="Rows to keep, e.g. screen=broad. Repeatable.", rich_help_panel=_PART),
+]
+SubsetSeed = Annotated[int, typer.Option(metavar="N", help="Seed of what is drawn at random.", rich_help_panel=_PART)]
+
+Draws = Annotated[int, typer.Option(metavar="N", help="Posterior draws to write.", rich_help_panel=_RUN)]
+Seed = Annotated[int, typer.Option(metavar="N", help="The same seed gives the same posterior.", rich_help_panel=_RUN)]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.", rich_help_panel=_RUN)]
+Dtype = Annotated[
+    Literal["float32", "float64"] | None,
+    typer.Option(help="Precision; the guide's own choice when not given.", rich_help_panel=_RUN),
+]
+Batch = Annotated[
+    Literal["genes", "rows"],
+    typer.Option(help="What a minibatch is: all rows of some genes, or rows at random.", rich_help_panel=_RUN),
+]
+BatchSize = Annotated[
+    int | None, typer.Option(metavar="N", help="Genes, or rows, in a minibatch.", rich_help_panel=_RUN)
+]
+Init = Annotated[
+    Path | None,
+    typer.Option(metavar="OLD.h5", help="Start from an earlier fit, matched by label.", rich_help_panel=_RUN),
+]
+MaxSteps = Annotated[
+    int | None, typer.Option(metavar="N", help="Stop after N steps, converged or not.", rich_help_panel=_RUN)
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No report and no progress.", rich_help_panel=_RUN)]
+Force = Annotated[
+    bool, typer.Option("--force", help="Fit anew, and replace a file that holds another fit.", rich_help_panel=_RUN)
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Exit with status 3 when the fit did not converge.", rich_help_panel=_RUN)
+]
