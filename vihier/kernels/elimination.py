@@ -207,14 +207,12 @@ def _dense(
         rhs.append(residual.sum(1, keepdim=True))
     if not sds:
         return None
-    # Only the lower triangle is read by the Cholesky factorisation, so the upper blocks stay zero.
     size = sum(part.shape[1] for part in rhs)
     padded = [torch.nn.functional.pad(torch.cat(row, -1), (0, size - sum(x.shape[-1] for x in row))) for row in rows]
-    return (
-        torch.cat(sds, 1).transpose(1, 2),
-        torch.cat(padded, 2),
-        torch.cat(rhs, 1).transpose(1, 2),
-    )
+    precision = torch.cat(padded, 2)
+    # The gradient of a Cholesky factor is that of a symmetric matrix: both triangles must be filled.
+    precision = precision.tril() + precision.tril(-1).mT
+    return torch.cat(sds, 1).transpose(1, 2), precision, torch.cat(rhs, 1).transpose(1, 2)
 
 
 def _sgrna_block(

@@ -1,0 +1,105 @@
+"""The variational family over log-scales, the only thing that the structured guide approximates.
+
+Scales shared by genes are jointly log-normal, full rank. Each gene's own scales are a small log-normal block whose
+mean moves with the screen's unindexed scales.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from vihier.guides.block import Theta
+from vihier.guides.structure import Scale, Structure, refusal
+
+FULL_RANK_UP_TO = 200
+
+
+class ScaleGuide(PyroModule):
+    """q(log scales) = N(globals) x product over genes of N(gene's | globals).
+
+    Parameters
+    ----------
+    structure : Structure
+    sizes : dict
+        Number of elements of the plates `gene`, `line` and `lineage`.
+    start : dict
+        Log-scale of each site to start from, over its plates.
+
+    Raises
+    ------
+    VihierError
+        If a scale is indexed by a plate other than gene, line or lineage, or by two.
+    """
+
+    def __init__(self, structure: Structure, sizes: dict[str, int], start: Theta) -> None:
+        super().__init__()
+        for scale in structure.scales:
+            if scale.plates not in ((), ("gene",), ("line",), ("lineage",)):
+                raise refusal(scale.name, f"a scale indexed by {' x '.join(scale.plates)}")
+        self.global_sites = [scale for scale in structure.scales if scale.plates != ("gene",)]
+        self.gene_sites = [scale for scale in structure.scales if scale.plates == ("gene",)]
+        self.sizes = [sizes[scale.plates[0]] if scale.plates else 1 for scale in self.global_sites]
+        n_global, n_own = sum(self.sizes), len(self.gene_sites)
+        # The regressors of a gene's scales: the unindexed scales.
+        self.scalar = [i for i, scale in enumerate(self._owners()) if not scale.plates]
+        like = next(iter(start.values()))
+        self.loc = nn.Parameter(torch.cat([start[scale.name].reshape(-1) for scale in self.global_sites]))
+        self.log_diagonal = nn.Parameter(like.new_full((n_global,), math.log(0.2)))
+        full_rank = n_global <= FULL_RANK_UP_TO
+        self.lower = nn.Parameter(like.new_zeros(n_global, n_global)) if full_rank else None
+        gene_start = [start[scale.name] for scale in self.gene_sites]
+        self.gene_loc = nn.Parameter(torch.stack(gene_start, -1) if gene_start else like.new_zeros(sizes["gene"], 0))
+        self.gene_log_diagonal = nn.Parameter(like.new_full((sizes["gene"], n_own), math.log(0.3)))
+        self.gene_lower = nn.Parameter(like.new_zeros(sizes["gene"], n_own, n_own))
+        self.gene_slope = nn.Parameter(like.new_zeros(sizes["gene"], n_own, len(self.scalar)))
+
+    def _owners(self) -> list[Scale]:
+        return [scale for scale, size in zip(self.global_sites, self.sizes, strict=True) for _ in range(size)]
+
+    def sample_globals(self, noise: Tensor) -> tuple[Theta, Tensor, Tensor]:
+        """Transform standard normals, shape [N, E], into the scales shared by genes.
+
+        Returns
+        -------
+        theta : dict
+            Log-scales by site, draws last.
+        log_q : Tensor
+            Log density of the log-scales, shape [N].
+        standard : Tensor
+            What a gene's block is regressed on: (log-scale - mean) of the unindexed scales, shape [N, H].
+        """
+        diagonal = self.log_diagonal.exp()
+        shift = noise * diagonal
+        if self.lower is not None:
+            shift = shift + noise @ torch.tril(self.lower, -1).T
+        log_q = -0.5 * (noise.square() + math.log(2 * math.pi)).sum(-1) - self.log_diagonal.sum()
+        theta = self.unflatten((self.loc + shift).T)
+        return theta, log_q, shift[:, self.scalar]
+
+    def unflatten(self, values: Tensor) -> Theta:
+        """Split [E, N] by site."""
+        parts = values.split(self.sizes)
+        return {
+            scale.name: part if scale.plates else part[0] for scale, part in zip(self.global_sites, parts, strict=True)
+        }
+
+    def sample_genes(self, noise: Tensor, standard: Tensor, genes: Tensor) -> tuple[Theta, Tensor]:
+        """Transform standard normals, shape [B, m, N], into the genes' own scales.
+
+        Returns
+        -------
+        theta : dict
+            Log-scales by site, each [B, N].
+        log_q : Tensor
+            Log density given the globals, shape [B, N].
+        """
+        if not self.gene_sites:
+            return {}, noise.sum(1)
+        lower = torch.tril(self.gene_lower[genes], -1) + torch.diag_embed(self.gene_log_diagonal[genes].exp())
+        values = self.gene_loc[genes][..., None] + self.gene_slope[genes] @ standard.T + lower @ noise
+        log_q = -0.5 * (noise.square() + math.log(2 * math.pi)).sum(1) - self.gene_log_diagonal[genes].sum(1)[:, None]
+        return {scale.name: values[:, i] for i, scale in enumerate(self.gene_sites)}, log_q
