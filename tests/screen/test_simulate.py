@@ -11,6 +11,7 @@ import vihier
 from vihier.errors import VihierError
 from vihier.posterior.writer import TruthWriter
 from vihier.screen import simulate as simulate_module
+from vihier.screen import simulate_design
 from vihier.screen.simulate import SimulatedScreen, simulate
 from vihier.screen.simulate_design import make_design, sequence_codes
 from vihier.screen.simulate_realistic import RealisticScreen
@@ -62,7 +63,8 @@ def test_read_screen_takes_it_without_a_warning(small: SimulatedScreen) -> None:
     assert list(screen.index.sgrnas) == list(truth["sgrna"].values)
     assert list(screen.index.genes) == list(truth["hugo_symbol"].values)
     assert list(screen.index.lines) == list(truth["depmap_id"].values)
-    assert list(screen.index.lineages) == list(truth["lineage"].values) if "lineage" in truth else True
+    index = xr.open_dataset(small.truth, group="index", engine="h5netcdf")
+    assert list(screen.index.lineages) == list(index["lineage"].values)
     assert list(screen.index.replicates) == list(truth["replicate"].values)
 
 
@@ -86,6 +88,7 @@ def test_same_seed_same_files_other_seed_other_rows(tmp_path: Path) -> None:
 
 
 def test_rows_do_not_depend_on_how_they_are_grouped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulate_design, "GENES_PER_BLOCK", 8)
     arguments = {"genes": 50, "lines": 7, "sgrnas": (1, 6), "seed": 4}
     whole = simulate(tmp_path / "whole.parquet", **arguments)
     monkeypatch.setattr(simulate_module, "ROWS_PER_GROUP", 1)
@@ -94,9 +97,11 @@ def test_rows_do_not_depend_on_how_they_are_grouped(tmp_path: Path, monkeypatch:
     xr.testing.assert_identical(truth_of(whole), truth_of(pieces))
 
 
-def test_a_block_drawn_alone_equals_the_block_drawn_in_turn() -> None:
+def test_a_block_drawn_alone_equals_the_block_drawn_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulate_design, "GENES_PER_BLOCK", 16)
     design = make_design(genes=40, lines=5, lineages=2, sgrnas=(3, 3), replicates=2, unequal=True, seed=8, missing=0.1)
     blocks = list(design.blocks())
+    assert [block.n_genes for block in blocks] == [16, 16, 8]
     in_turn = []
     for block in blocks:
         sgrna, replicate = np.nonzero(design.present(block))
@@ -205,6 +210,8 @@ def test_sequences_never_collide() -> None:
         ({"missing": 1.0}, "missing=1.0"),
         ({"missing": float("nan")}, "missing=nan"),
         ({"seed": -1}, "seed=-1"),
+        ({"genes": 2.5}, "genes=2.5"),
+        ({"sgrnas": "4"}, "sgrnas='4'"),
         ({"model": "no_such"}, "no_such"),
         ({"priors": {"sigma": "HalfNormal(1)"}}, "realistic"),
     ],

@@ -15,6 +15,7 @@ import vihier
 from vihier.errors import VihierError
 from vihier.models.batch import Batch
 from vihier.screen import simulate as simulate_module
+from vihier.screen import simulate_design
 from vihier.screen.simulate import SimulatedScreen, simulate
 from vihier.screen.simulate_model import SIMULATION_PRIORS
 
@@ -111,7 +112,8 @@ def test_sites_follow_their_priors(tmp_path: Path) -> None:
     assert stats.kstest(np.asarray(half), "halfnorm").pvalue > 1e-3
 
 
-def test_what_genes_share_is_the_same_in_every_block(tmp_path: Path) -> None:
+def test_what_genes_share_is_the_same_in_every_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulate_design, "GENES_PER_BLOCK", 16)
     written = simulate(tmp_path / "s.parquet", genes=64, lines=30, model="additive", seed=6)
     truth, screen = truth_of(written), vihier.read_screen(written.table)
     left = residuals(written, truth, additive=True)
@@ -123,6 +125,7 @@ def test_what_genes_share_is_the_same_in_every_block(tmp_path: Path) -> None:
 
 def test_rows_do_not_depend_on_how_they_are_grouped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = {"genes": 40, "lines": 6, "lineages": 2, "model": "crossed", "seed": 3}
+    monkeypatch.setattr(simulate_design, "GENES_PER_BLOCK", 16)
     torch.manual_seed(1)
     whole = simulate(tmp_path / "a.parquet", **arguments)
     monkeypatch.setattr(simulate_module, "ROWS_PER_GROUP", 1)

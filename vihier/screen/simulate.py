@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -76,26 +77,23 @@ def simulate(
 ) -> SimulatedScreen:
     """Write a simulated screen, and beside it the truth it was drawn from.
 
-    Memory does not grow with the number of rows. The same arguments give the same rows.
+    Memory does not grow with the rows. The same arguments give the same rows.
 
     Parameters
     ----------
     out
         The table: ``.parquet``, ``.csv`` or ``.tsv``, the last two also with ``.gz``. The truth of ``NAME.parquet`` is
-        ``NAME.truth.h5``, a file laid out like a posterior file: its group ``truth`` has ``effect`` [hugo_symbol,
-        depmap_id], the expected log2 fold change of a gene in a line averaged over its sgRNAs, and what else the
-        model has.
+        ``NAME.truth.h5``, laid out like a posterior file: its group ``truth`` has ``effect`` [hugo_symbol, depmap_id],
+        the expected log2 fold change of a gene in a line averaged over its sgRNAs, and what else the model has.
     genes, lines, lineages
         How many. Lines are spread over the lineages at random, at least one in each.
-    sgrnas
-        sgRNAs of a gene, or the fewest and the most, (2, 8) say.
-    replicates
-        Replicates of a line. The realistic screen has one more or one fewer in 40 % of the lines.
+    sgrnas, replicates
+        sgRNAs of a gene, or the fewest and the most, (2, 8) say; replicates of a line. The realistic screen has one
+        replicate more or fewer in 40 % of the lines.
     seed
         Seed of every random stream.
     model
-        ``"realistic"``, which resembles a real screen and follows no model that can be fitted; or the name of a model,
-        or a Pyro program of your own, run forward.
+        ``"realistic"``, which follows no model that can be fitted; or a model's name, or a Pyro program of your own.
     missing
         Expected share of the rows that are absent: whole (gene, line) pairs, whole (sgRNA, line) cells, single rows.
     priors
@@ -110,63 +108,62 @@ def simulate(
     Raises
     ------
     VihierError
-        Arguments that make no screen, a directory that is not there, rows beyond |lfc| = 20.
+        Arguments that make no screen, an output that cannot be written, rows beyond |lfc| = 20.
 
     Examples
     --------
-    >>> import tempfile, vihier
-    >>> out = Path(tempfile.mkdtemp()) / "screen.parquet"
-    >>> written = simulate(out, genes=3, lines=5, lineages=2, seed=1)
-    >>> written.truth.name, vihier.read_screen(out).n_lines
-    ('screen.truth.h5', 5)
+    >>> import tempfile
+    >>> simulate(Path(tempfile.mkdtemp()) / "screen.parquet", genes=3, lines=5, seed=1).truth.name
+    'screen.truth.h5'
     """
     table = Path(out)
     suffix = table_suffix(table)
     settings = _checked_settings(genes, lines, lineages, sgrnas, replicates, seed, missing)
-    if model == "realistic" and priors:
-        raise VihierError(f"priors of {', '.join(priors)}: model 'realistic' has none; choose a model that is fitted")
     design = make_design(**settings, unequal=model == "realistic")
-    simulator = _simulator(design, model, priors)
-    truth = table.with_name(table.name.removesuffix(suffix) + ".truth.h5")
-    attrs = {"seed": seed, **simulator.about, "simulation": settings}
-    with renamed_when_whole(table) as partial, TruthWriter(truth, labels=_labels(design, simulator)) as truth_writer:
-        _stream(design, simulator, partial, suffix, truth_writer)
-        truth_writer.finish(attrs=attrs)
-    return SimulatedScreen(table, truth)
+    return _write(table, suffix, design, _simulator(design, model, priors), settings)
 
 
 def _checked_settings(
     genes: int, lines: int, lineages: int, sgrnas: int | tuple[int, int], replicates: int, seed: int, missing: float
 ) -> dict[str, Any]:
     """Refuse what makes no screen; the arguments of `make_design`."""
-    few, most = (sgrnas, sgrnas) if isinstance(sgrnas, int) else sgrnas
-    counts = {"genes": genes, "lines": lines, "lineages": lineages, "sgrnas": few, "replicates": replicates}
-    for name, count in counts.items():
-        if count < 1:
-            raise VihierError(f"{name}={count}: at least 1")
+    few, most = sgrnas if isinstance(sgrnas, tuple | list) and len(sgrnas) == 2 else (sgrnas, sgrnas)
+    given = [("genes", genes), ("lines", lines), ("lineages", lineages), ("replicates", replicates)]
+    for name, number in [*given, ("sgrnas", few), ("sgrnas", most), ("seed", seed)]:
+        least = 0 if name == "seed" else 1
+        if isinstance(number, bool) or not isinstance(number, Integral) or number < least:
+            raise VihierError(f"{name}={number!r}: give a whole number, at least {least}")
     if most < few:
         raise VihierError(f"sgrnas={sgrnas}: the fewest come first, then the most")
     if lineages > lines:
         raise VihierError(f"lineages={lineages}: every lineage needs a line and lines={lines}; ask for fewer lineages")
-    if seed < 0:
-        raise VihierError(f"seed={seed}: at least 0")
     if not 0 <= missing <= MAX_MISSING:
         raise VihierError(f"missing={missing}: a share of the rows between 0 and {MAX_MISSING}")
-    return {
-        **counts,
-        "sgrnas": (int(few), int(most)),
-        "seed": int(seed),
-        "missing": float(missing),
-    }
+    counts = {name: int(number) for name, number in given}
+    return {**counts, "sgrnas": (int(few), int(most)), "seed": int(seed), "missing": float(missing)}
 
 
 def _simulator(design: Design, model: str | Callable[[Any], Any], priors: Mapping[str, Any] | None) -> Simulator:
     if model == "realistic":
+        if priors:
+            raise VihierError(f"prior of {next(iter(priors))!r}: model 'realistic' has none; choose one that is fitted")
         return RealisticScreen(design)
     # Pyro is slow to import, and the realistic screen does without.
     from vihier.screen.simulate_model import ModelScreen
 
     return ModelScreen(design, model, priors)
+
+
+def _write(
+    table: Path, suffix: str, design: Design, simulator: Simulator, settings: Mapping[str, Any]
+) -> SimulatedScreen:
+    """Write both files; each has its name only when both are whole."""
+    written = SimulatedScreen(table, table.with_name(table.name.removesuffix(suffix) + ".truth.h5"))
+    attrs = {"seed": design.seed, **simulator.about, "simulation": settings}
+    with renamed_when_whole(table) as partial, TruthWriter(written.truth, labels=_labels(design, simulator)) as truth:
+        _stream(design, simulator, partial, suffix, truth)
+        truth.finish(attrs=attrs)
+    return written
 
 
 def _labels(design: Design, simulator: Simulator) -> dict[str, np.ndarray]:
@@ -210,8 +207,8 @@ def _stream(design: Design, simulator: Simulator, path: Path, suffix: str, truth
 
 
 def _collected(dims: tuple[str, ...]) -> bool:
-    """Whether a variable is one value a gene or an sgRNA: small enough to keep until all are there."""
-    return dims in (("hugo_symbol",), ("sgrna",))
+    """Whether a variable is kept until all of it is there: small, or in another order in the file than in the table."""
+    return dims[:1] == ("sgrna",) or dims == ("hugo_symbol",)
 
 
 def _write_collected(

@@ -11,11 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 
-GENES_PER_BLOCK = 16
-"""Genes drawn together. Fixed, because it is part of what a seed means."""
+ROWS_PER_BLOCK = 1 << 17
+"""Rows drawn together, about: they fix how many genes a block has, and so are part of what a seed means."""
+
+GENES_PER_BLOCK = 1024
+"""Most genes of a block."""
 
 MAX_MISSING = 0.9
 """Beyond this share the guarantee of a row for every sgRNA would bend the design."""
@@ -116,16 +120,18 @@ class Design:
     lineage_of_line: np.ndarray
     line_of_replicate: np.ndarray
 
-    @property
+    @cached_property
     def sgrna_order(self) -> np.ndarray:
         """Positions of the sgRNAs by code point of their labels, the order of the truth file: int64 [S]."""
         return np.argsort(self.sgrnas, kind="stable")
 
     def blocks(self) -> Iterator[GeneBlock]:
-        """Cut the genes into blocks of ``GENES_PER_BLOCK``, the last one shorter."""
+        """Cut the genes into blocks of about ``ROWS_PER_BLOCK`` rows, the last one shorter."""
         n_genes = len(self.genes)
-        for number, start in enumerate(range(0, n_genes, GENES_PER_BLOCK)):
-            stop = min(start + GENES_PER_BLOCK, n_genes)
+        rows_per_gene = -(-len(self.sgrnas) * len(self.replicates) // n_genes)
+        size = max(1, min(GENES_PER_BLOCK, ROWS_PER_BLOCK // rows_per_gene))
+        for number, start in enumerate(range(0, n_genes, size)):
+            stop = min(start + size, n_genes)
             first, last = np.searchsorted(self.gene_of_sgrna, [start, stop])
             gene = self.gene_of_sgrna[first:last] - start
             yield GeneBlock(number, slice(start, stop), slice(int(first), int(last)), gene)

@@ -66,12 +66,15 @@ class TableWriter:
             return
         plain = [pa.field(f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type) for f in schema]
         self._plain = pa.schema(plain)
-        options = pyarrow.csv.WriteOptions(delimiter="\t" if suffix.startswith(".tsv") else ",", quoting_style="needed")
+        delimiter = "\t" if suffix.startswith(".tsv") else ","
+        # No label holds a delimiter or a quote. Arrow would quote the header even so.
+        options = pyarrow.csv.WriteOptions(delimiter=delimiter, quoting_style="none", include_header=False)
         self._raw = path.open("wb")
         self._sink = self._raw
         if suffix.endswith(".gz"):
             # Neither the time of day nor the temporary name in the header: equal runs give equal files.
             self._sink = gzip.GzipFile("", "wb", compresslevel=1, fileobj=self._raw, mtime=0)
+        self._sink.write((delimiter.join(schema.names) + "\n").encode())
         self._writer = pyarrow.csv.CSVWriter(self._sink, self._plain, write_options=options)
 
     def write(self, batch: pa.RecordBatch) -> None:
