@@ -60,6 +60,21 @@ class ScaleGuide(PyroModule):
     def _owners(self) -> list[Scale]:
         return [scale for scale, size in zip(self.global_sites, self.sizes, strict=True) for _ in range(size)]
 
+    def spread(self, sd: Theta) -> None:
+        """Set the standard deviations of the log-scales, by site."""
+        with torch.no_grad():
+            joined = torch.cat([sd[scale.name].reshape(-1) for scale in self.global_sites])
+            self.log_diagonal.copy_(joined.clamp(1e-3, 1.0).log())
+            for i, scale in enumerate(self.gene_sites):
+                self.gene_log_diagonal[:, i] = sd[scale.name].clamp(1e-3, 1.0).log()
+
+    def sd(self) -> Tensor:
+        """Return the posterior sds of the global log-scales, shape [E]."""
+        variance = (2 * self.log_diagonal).exp()
+        if self.lower is not None:
+            variance = variance + torch.tril(self.lower, -1).square().sum(1)
+        return variance.sqrt().detach()
+
     def sample_globals(self, noise: Tensor) -> tuple[Theta, Tensor, Tensor]:
         """Transform standard normals, shape [N, E], into the scales shared by genes.
 

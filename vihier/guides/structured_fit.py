@@ -1,0 +1,385 @@
+"""Fit the structured guide by stochastic variational inference on the closed-form evidence, and draw from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vihier.errors import FitError
+from vihier.guides.block import Block, Theta, make_block, shared_design, variances
+from vihier.guides.evidence import collapse, gene_log_prior, global_log_prior, shared_posterior, sum_natural
+from vihier.guides.interweave import Sweeper, split_genes, split_shared
+from vihier.guides.scales import ScaleGuide
+from vihier.guides.structure import Structure, read_structure
+from vihier.guides.values import centre, locations_of, to_sites, unpad
+from vihier.inference.batches import GeneBlocks
+from vihier.inference.device import generator
+from vihier.inference.progress import Progress
+from vihier.kernels.elimination import NaturalParameters, draw_genes, draw_shared, eliminate
+from vihier.models.batch import Batch
+from vihier.models.program import Program
+from vihier.screen import Screen
+
+# Sizes are in elements of an array [genes, lines, draws].
+ELEMENTS_AT_ONCE = 4_000_000
+SWEEP_BUDGET = 150_000_000
+START_BUDGET = 200_000_000
+WINDOW = 25
+DRIFT = 0.1
+"""A fit has converged when no global log-scale's mean moved by more of its posterior sd between two windows."""
+
+
+@dataclass
+class Settings:
+    """How the scales are fitted and drawn.
+
+    `particles` draws of the scales make one step's estimate of the ELBO; `sweeps` interweaving sweeps follow the guide
+    where the screen is small enough for them.
+    """
+
+    max_steps: int = 400
+    particles: int = 8
+    learning_rate: float = 0.05
+    sweeps: int = 6
+    start_chains: int = 16
+    start_sweeps: int = 12
+
+
+@dataclass
+class StructuredFit:
+    """A fitted structured guide with its draws of the scales and of the shared locations.
+
+    `theta` are log-scales of the whole screen, `shared` deviations of the shared locations' tables; draws last.
+    """
+
+    structure: Structure
+    guide: ScaleGuide
+    seed: int
+    history: dict[str, np.ndarray]
+    converged: bool
+    reason: str
+    theta: Theta
+    shared: Theta
+    column: Tensor
+    first: Block
+    sample_stats: dict[str, np.ndarray] = field(default_factory=dict)
+    not_identified: dict[str, str] = field(default_factory=dict)
+
+    def draw_globals(self, n_draws: int) -> dict[str, Tensor]:
+        """Return the draws of the sites shared by genes: site -> [n_draws, *its shape]."""
+        assert n_draws == self.column.shape[-1]
+        gene = {scale.name for scale in self.structure.scales if scale.plates == ("gene",)}
+        values = {name: value.exp() for name, value in self.theta.items() if name not in gene}
+        values |= self._shared_values()
+        return to_sites(self.structure, values)
+
+    def _shared_values(self) -> Theta:
+        return centre(self.structure, locations_of(self.structure, True), self.shared, {}, self.first)
+
+    def draw_locals(self, batch: Batch, global_draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Draw the sites of a batch's genes from their exact conditional: site -> [n_draws, *its shape there]."""
+        block = make_block(self.structure, batch)
+        theta = self._theta_of(batch)
+        random = generator(self.column.device, self.seed, "locals", int(batch.gene_idx[0]))
+        deviations = draw_block(self.structure, theta, block, self.column, random)
+        shared = self._shared_values()
+        deviations = {
+            location.name: unpad(deviations[location.name], block)
+            if location.plates == ("sgrna",)
+            else deviations[location.name]
+            for location in locations_of(self.structure, False)
+        }
+        values = centre(self.structure, locations_of(self.structure, False), deviations, shared, block)
+        values |= {scale.name: theta[scale.name].exp() for scale in self.structure.scales if scale.plates == ("gene",)}
+        return to_sites(self.structure, values)
+
+    def _theta_of(self, batch: Batch) -> Theta:
+        return {
+            scale.name: self.theta[scale.name][batch.gene_idx] if scale.plates == ("gene",) else self.theta[scale.name]
+            for scale in self.structure.scales
+        }
+
+
+def draw_block(
+    structure: Structure, theta: Theta, block: Block, column: Tensor, random: torch.Generator
+) -> dict[str, Tensor]:
+    """Draw the deviations of a block's own locations given the scales and the shared part of each line's mean."""
+    spread = variances(structure, theta, block)
+    eliminated = eliminate(block.data, spread, column)
+    like = eliminated.weight
+
+    def normal(shape: torch.Size) -> Tensor:
+        return torch.randn(shape, generator=random, dtype=like.dtype, device=like.device)
+
+    dense, leaf = draw_genes(block.data, spread, eliminated, normal(eliminated.scale.shape), normal(like.shape))
+    return split_genes(structure, theta, block, dense.transpose(1, 2), leaf, random)
+
+
+def fit_structured(
+    program: Program,
+    screen: Screen,
+    *,
+    draws: int,
+    seed: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    batch_size: int | None,
+    max_steps: int | None,
+    init: Theta | None,
+    progress: Progress,
+) -> StructuredFit:
+    """Fit `guide="structured"` and draw its scales and shared locations.
+
+    Parameters
+    ----------
+    batch_size : int or None
+        Genes in a block; None for all genes at once where they fit. The result does not depend on it beyond rounding:
+        every step sums over all blocks.
+    init : dict or None
+        Log-scales to start from, by site; None starts from short chains on the data.
+    max_steps : int or None
+        Steps at most; None for the default.
+
+    Raises
+    ------
+    VihierError
+        If the program is outside the family of the guide.
+    FitError
+        If the ELBO is not a number at some step.
+    """
+    settings = Settings() if max_steps is None else Settings(max_steps=max_steps)
+    probe = GeneBlocks(screen, 2, "cpu", torch.float64)[0]
+    structure = read_structure(program.model, probe)
+    size = min(batch_size or screen.n_genes, screen.n_genes)
+    blocks = [make_block(structure, batch) for batch in GeneBlocks(screen, size, device, dtype)]
+    fitter = _Fitter(structure, blocks, screen, seed, settings, progress)
+    fitter.start(init)
+    history, converged, reason = fitter.optimise()
+    theta, shared, column = fitter.draw(draws)
+    return StructuredFit(structure, fitter.guide, seed, history, converged, reason, theta, shared, column, blocks[0])
+
+
+class _Fitter:
+    """One fit: the guide over the scales, the blocks, and the random streams."""
+
+    def __init__(
+        self,
+        structure: Structure,
+        blocks: Sequence[Block],
+        screen: Screen,
+        seed: int,
+        settings: Settings,
+        progress: Progress,
+    ) -> None:
+        self.structure, self.blocks, self.settings, self.progress = structure, blocks, settings, progress
+        self.seed = seed
+        self.sizes = {"gene": screen.n_genes, "line": screen.n_lines, "lineage": screen.n_lineages}
+        self.n_rows = screen.n_rows
+        self.cells = screen.n_genes * screen.n_lines
+        self.like = blocks[0].data.square
+        self.guide: ScaleGuide
+
+    def _random(self, *keys: int | str) -> torch.Generator:
+        return generator(self.like.device, self.seed, *keys)
+
+    def _normal(self, *shape: int, random: torch.Generator) -> Tensor:
+        return torch.randn(shape, generator=random, dtype=self.like.dtype, device=self.like.device)
+
+    def start(self, init: Theta | None) -> None:
+        """Start the guide at log-scales given, or from short interweaving chains on the data."""
+        chains = self.settings.start_chains
+        random = self._random("start")
+        theta = {
+            scale.name: self._normal(*(self.sizes[plate] for plate in scale.plates), chains, random=random) * 0.3 - 1
+            for scale in self.structure.scales
+        }
+        for name, value in (init or {}).items():
+            if name in theta:
+                theta[name] = torch.where(value[..., None].isfinite(), value[..., None].to(self.like), theta[name])
+        kept: list[Theta] = []
+        if len(self.blocks) == 1 and self.cells * chains * self.settings.start_sweeps <= START_BUDGET and init is None:
+            self.progress.start("start", self.settings.start_sweeps)
+            sweeper = Sweeper(self.structure, self.blocks[0], random)
+            for sweep in range(self.settings.start_sweeps):
+                theta = sweeper.sweep(theta)
+                self.progress.update(sweep + 1)
+                if sweep >= self.settings.start_sweeps // 2:
+                    kept.append(theta)
+        pooled = {name: torch.cat([x[name] for x in kept], -1) if kept else value for name, value in theta.items()}
+        self.guide = ScaleGuide(self.structure, self.sizes, {name: value.mean(-1) for name, value in pooled.items()})
+        if kept:
+            self.guide.spread({name: value.std(-1) for name, value in pooled.items()})
+
+    def optimise(self) -> tuple[dict[str, np.ndarray], bool, str]:
+        """Maximise the ELBO; stop when the global means stand still between windows."""
+        settings, guide = self.settings, self.guide
+        optimiser = torch.optim.Adam(guide.parameters(), lr=settings.learning_rate, betas=(0.9, 0.95))
+        elbos: list[float] = []
+        means: list[Tensor] = []
+        drifts: list[float] = []
+        trace: list[Tensor] = []
+        averaged: list[dict[str, Tensor]] = []
+        self.progress.start("fit", settings.max_steps)
+        converged, reason = False, f"it was stopped after {settings.max_steps} steps, before its means stood still"
+        for step in range(settings.max_steps):
+            optimiser.zero_grad(set_to_none=True)
+            elbo = self._step(self._random("step", step))
+            if not np.isfinite(elbo):
+                raise FitError(
+                    f"step {step + 1}: the ELBO is {elbo}; look for extreme lfc values (vihier validate), or give "
+                    "tighter priors with --prior"
+                )
+            optimiser.step()
+            elbos.append(elbo / self.n_rows)
+            trace.append(guide.loc.detach().clone())
+            averaged.append({name: value.detach().clone() for name, value in guide.state_dict().items()})
+            averaged = averaged[-WINDOW:]
+            self.progress.update(step + 1, {"elbo_per_row": elbos[-1]})
+            if (step + 1) % WINDOW:
+                continue
+            means.append(torch.stack(trace[-WINDOW:]).mean(0))
+            drift = np.inf
+            if len(means) > 1:
+                drift = float(((means[-1] - means[-2]).abs() / guide.sd()).max())
+            drifts.append(drift)
+            if len(drifts) > 2 and max(drifts[-2:]) < DRIFT:
+                converged = True
+                reason = (
+                    f"no global log-scale moved by more than {DRIFT} posterior sds between windows of {WINDOW} steps"
+                )
+                break
+            for group in optimiser.param_groups:
+                group["lr"] *= 0.8
+        guide.load_state_dict({name: torch.stack([x[name] for x in averaged]).mean(0) for name in averaged[0]})
+        for parameter in guide.parameters():
+            parameter.requires_grad_(False)
+        steps = np.arange(1, len(elbos) + 1)
+        drift_of_step = np.full(len(elbos), np.nan)
+        drift_of_step[WINDOW - 1 :: WINDOW] = drifts[: len(drift_of_step[WINDOW - 1 :: WINDOW])]
+        return {"step": steps, "elbo_per_row": np.array(elbos), "drift": drift_of_step}, converged, reason
+
+    def _noise(self, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Antithetic standard normals for the globals, [N, E], and for the genes' scales, [G, m, N]."""
+        half = max(1, self.settings.particles // 2)
+        e = self._normal(half, len(self.guide.loc), random=random)
+        own = self._normal(self.sizes["gene"], len(self.guide.gene_sites), half, random=random)
+        return torch.cat([e, -e]), torch.cat([own, -own], -1)
+
+    def _step(self, random: torch.Generator) -> float:
+        """Accumulate the gradient of the ELBO over all blocks and return the ELBO.
+
+        Blocks are visited twice: for the natural parameters of what genes share, then for the gradient, with the
+        derivatives of the shared part held fixed. The gradient is that of all genes at once, in a block's memory.
+        """
+        guide, structure = self.guide, self.structure
+        noise, own_noise = self._noise(random)
+        theta, log_q, standard = guide.sample_globals(noise)
+        n = len(noise)
+        if len(self.blocks) == 1:
+            block = self.blocks[0]
+            own, own_log_q = guide.sample_genes(own_noise, standard, block.batch.gene_idx)
+            both = theta | own
+            collapsed = collapse(structure, both, block)
+            elbo = collapsed.eliminated.log_evidence.sum(0) - log_q
+            elbo = elbo + (gene_log_prior(structure, both, block) - own_log_q).sum(0)
+            elbo = elbo + global_log_prior(structure, theta, block)
+            if shared_design(structure, block)[1].shape[1]:
+                elbo = elbo + shared_posterior(structure, theta, block, collapsed.natural).log_evidence
+            (-elbo.mean() / self.n_rows).backward()
+            return float(elbo.detach().mean())
+        held = {name: value.detach().requires_grad_() for name, value in theta.items()}
+        held_standard = standard.detach().requires_grad_()
+        parts = []
+        with torch.no_grad():
+            for block in self.blocks:
+                own, _ = guide.sample_genes(own_noise[block.batch.gene_idx], held_standard, block.batch.gene_idx)
+                parts.append(collapse(structure, held | own, block).natural)
+        natural = sum_natural(parts)
+        natural.precision.requires_grad_()
+        natural.rhs.requires_grad_()
+        first = self.blocks[0]
+        shared = global_log_prior(structure, held, first)
+        if shared_design(structure, first)[1].shape[1]:
+            shared = shared + shared_posterior(structure, held, first, natural).log_evidence
+        (-shared.sum() / (n * self.n_rows)).backward()
+        total = float((shared.detach() - log_q.detach()).mean())
+        slope = NaturalParameters(
+            natural.precision.new_zeros(()) if natural.precision.grad is None else natural.precision.grad,
+            natural.rhs.new_zeros(()) if natural.rhs.grad is None else natural.rhs.grad,
+        )
+        for block in self.blocks:
+            genes = block.batch.gene_idx
+            own, own_log_q = guide.sample_genes(own_noise[genes], held_standard, genes)
+            both = held | own
+            collapsed = collapse(structure, both, block)
+            mine = collapsed.eliminated.log_evidence.sum(0) + (gene_log_prior(structure, both, block) - own_log_q).sum(
+                0
+            )
+            total += float(mine.detach().mean())
+            loss = -mine.sum() / (n * self.n_rows)
+            loss = loss + (slope.precision * collapsed.natural.precision).sum()
+            (loss + (slope.rhs * collapsed.natural.rhs).sum()).backward()
+        outputs = [*theta.values(), standard, log_q]
+        gradients = [held[name].grad for name in theta]
+        gradients += [held_standard.grad, torch.full_like(log_q, 1 / (n * self.n_rows))]
+        used = [(x, g) for x, g in zip(outputs, gradients, strict=True) if g is not None]
+        torch.autograd.backward([x for x, _ in used], [g for _, g in used])
+        return total
+
+    def draw(self, draws: int) -> tuple[Theta, Theta, Tensor]:
+        """Draw scales and shared locations; the scales are moved by interweaving sweeps where that is affordable."""
+        chunk = max(1, min(draws, ELEMENTS_AT_ONCE // self.cells))
+        sweeps = self.settings.sweeps if self.cells * draws * self.settings.sweeps <= SWEEP_BUDGET else 0
+        sweeps = sweeps if len(self.blocks) == 1 else 0
+        starts = range(0, draws, chunk)
+        self.progress.start("draw", len(starts) * (sweeps + 1))
+        parts: list[tuple[Theta, Theta, Tensor]] = []
+        with torch.no_grad():
+            for number, first in enumerate(starts):
+                random = self._random("draws", number)
+                n = min(chunk, draws - first)
+                theta, _, standard = self.guide.sample_globals(self._normal(n, len(self.guide.loc), random=random))
+                own_noise = self._normal(self.sizes["gene"], len(self.guide.gene_sites), n, random=random)
+                genes = torch.arange(self.sizes["gene"], device=self.like.device)
+                theta |= self.guide.sample_genes(own_noise, standard, genes)[0]
+                if sweeps:
+                    sweeper = Sweeper(self.structure, self.blocks[0], random)
+                    for sweep in range(sweeps):
+                        theta = sweeper.sweep(theta)
+                        self.progress.update(number * (sweeps + 1) + sweep + 1)
+                parts.append((theta, *self._draw_shared(theta, random)))
+                self.progress.update((number + 1) * (sweeps + 1))
+        return (
+            _concatenate([x[0] for x in parts]),
+            _concatenate([x[1] for x in parts]),
+            torch.cat([x[2] for x in parts], -1),
+        )
+
+    def _draw_shared(self, theta: Theta, random: torch.Generator) -> tuple[Theta, Tensor]:
+        first = self.blocks[0]
+        resolution, design = shared_design(self.structure, first)
+        n = next(iter(theta.values())).shape[-1]
+        if not design.shape[1]:
+            return {}, self.like.new_zeros(self.sizes["line"], n)
+        natural = sum_natural(
+            [collapse(self.structure, self._own(theta, block), block).natural for block in self.blocks]
+        )
+        posterior = shared_posterior(self.structure, theta, first, natural)
+        totals = draw_shared(posterior, self._normal(n, design.shape[1], random=random)).T
+        column = design @ totals
+        column = column if resolution is None else resolution @ column
+        return split_shared(self.structure, theta, first, totals, random), column
+
+    def _own(self, theta: Theta, block: Block) -> Theta:
+        return {
+            scale.name: theta[scale.name][block.batch.gene_idx] if scale.plates == ("gene",) else theta[scale.name]
+            for scale in self.structure.scales
+        }
+
+
+def _concatenate(parts: Sequence[Theta]) -> Theta:
+    return {name: torch.cat([part[name] for part in parts], -1) for name in parts[0]}
