@@ -1,7 +1,6 @@
 """From a table to a validated screen, its index and its cells; simulation."""
 
 from vihier.screen.cells import Cells, cell_statistics
-from vihier.screen.columns import parse_columns
 from vihier.screen.read import read_screen
 from vihier.screen.report import ReadReport
 from vihier.screen.screen import Screen, ScreenIndex
@@ -14,7 +13,6 @@ __all__ = [
     "Screen",
     "ScreenIndex",
     "cell_statistics",
-    "parse_columns",
     "parse_where",
     "read_screen",
     "require_lineage",

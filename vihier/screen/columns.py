@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from vihier.errors import VihierError
 from vihier.screen.faults import fault, nearest, shown
 
 
@@ -143,25 +142,6 @@ def plan_columns(source: str, names: Sequence[str], mapping: Mapping[str, str] |
     return ColumnPlan(position, header, ignored, layout)
 
 
-def parse_columns(pairs: Iterable[str]) -> dict[str, str]:
-    """Turn the command line's ``OURS=THEIRS`` pairs into what ``read_screen(columns=...)`` takes.
-
-    Examples
-    --------
-    >>> parse_columns(["lfc=LFC", "depmap_id=ModelID"])
-    {'lfc': 'LFC', 'depmap_id': 'ModelID'}
-    """
-    parsed: dict[str, str] = {}
-    for pair in pairs:
-        name, equals, theirs = (part.strip() for part in pair.partition("="))
-        if not (name and equals and theirs):
-            raise VihierError(f"column mapping {pair!r} is not OURS=THEIRS; write it like lfc=LFC")
-        if name in parsed:
-            raise VihierError(f"column {name!r} is mapped twice, to {parsed[name]!r} and {theirs!r}; give it once")
-        parsed[name] = theirs
-    return parsed
-
-
 def _refuse_duplicates(source: str, names: Sequence[str]) -> None:
     seen: dict[str, int] = {}
     for place, name in enumerate(names, start=1):
@@ -184,6 +164,9 @@ def _checked_mapping(source: str, names: Sequence[str], mapping: Mapping[str, st
             if name in names and theirs in KINDS:
                 cure = f"the mapping reads ours=theirs, so perhaps columns={{{theirs!r}: {name!r}}} was meant"
             raise fault(source, f"column {shown(theirs)} is not in the table{nearest(theirs, names)}", cure=cure)
+        if name not in KINDS and theirs in REQUIRED:
+            cure = f"the mapping reads ours=theirs, and the table has {theirs!r} already; leave it out"
+            raise fault(source, f"column {shown(theirs)} is needed and was mapped away to {name!r}", cure=cure)
         if theirs in checked.values():
             raise fault(source, f"column {shown(theirs)} is mapped to more than one name", cure="map it once")
         checked[name] = theirs

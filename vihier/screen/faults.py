@@ -21,9 +21,14 @@ def fault(*parts: str, cure: str) -> VihierError:
     return VihierError(one_line(": ".join(parts) + f"; {cure}"))
 
 
+def no_rows(source: str) -> VihierError:
+    """Return the error for a table that has a header only."""
+    return fault(source, "the table has a header and no rows", cure="give at least one measured row")
+
+
 def one_line(text: str) -> str:
-    """Return the text without line breaks or other control characters."""
-    return "".join(letter if letter.isprintable() else " " for letter in " ".join(text.split()))
+    """Return the text with a space for each line break or other character that does not print."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def shown(value: object) -> str:

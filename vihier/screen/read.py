@@ -14,7 +14,7 @@ import pandas as pd
 
 from vihier.errors import ScreenWarning
 from vihier.screen.columns import MAYBE_STRAY, ColumnPlan, Kind, plan_columns
-from vihier.screen.faults import fault
+from vihier.screen.faults import fault, no_rows
 from vihier.screen.report import ReadReport
 from vihier.screen.screen import Screen
 from vihier.screen.sources import FrameSource, ParquetSource, Source
@@ -149,7 +149,7 @@ def _columns(table: Source, plan: ColumnPlan, findings: Findings) -> dict[str, C
     data = table.read(list(places.values()), numeric)
     n_rows = len(data[places["lfc"]])
     if n_rows == 0:
-        raise fault(table.name, "the table has a header and no rows", cure="give at least one measured row")
+        raise no_rows(table.name)
     columns: dict[str, Column] = {}
     for name, place in places.items():
         column = Column(table.name, name, plan.header[name], data[place], table.row_name)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vihier.errors import VihierError
-from vihier.screen.report import ReadReport
+from vihier.screen.report import ReadReport, counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +62,7 @@ class ScreenIndex:
     replicate_ids: np.ndarray | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Screen:
     """A validated screen, its rows in canonical order.
 
@@ -100,6 +100,11 @@ class Screen:
     lfc: np.ndarray
     covariates: dict[str, np.ndarray]
     report: ReadReport
+
+    def __repr__(self) -> str:
+        lineages = f", {counted(self.n_lineages, 'lineage')}" if self.n_lineages else ""
+        counts = [(self.n_rows, "row"), (self.n_genes, "gene"), (self.n_sgrnas, "sgRNA"), (self.n_lines, "line")]
+        return f"<Screen of {', '.join(counted(*each) for each in counts)}{lineages}>"
 
     @property
     def n_rows(self) -> int:

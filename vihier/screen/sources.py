@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import numbers
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +16,8 @@ import pyarrow.types as pt
 
 from vihier.screen.faults import fault, one_line, shown
 from vihier.screen.values import label_of
+
+SINGLE = (str, numbers.Number, np.generic, datetime.date, datetime.time)
 
 
 class Source(Protocol):
@@ -107,10 +111,14 @@ def _arrow(values: pd.Series, source: str, name: str) -> pa.ChunkedArray:
 
 
 def _mixed(values: pd.Series, source: str, name: str) -> pa.Array:
+    # What is no single value is of a nested type for Arrow, which the readers of the columns know.
+    nested = pa.nulls(len(values), pa.list_(pa.string()))
     try:
         codes, found = pd.factorize(values.astype(object))
-    except TypeError as error:  # not hashable
-        raise fault(source, f"column {shown(name)} holds lists or records", cure="give one value a row") from error
+    except TypeError:  # not hashable
+        return nested
+    if not all(isinstance(value, SINGLE) for value in found):
+        return nested
     texts = [label_of(value) for value in found]
     try:
         return pa.DictionaryArray.from_arrays(pa.array(codes, mask=codes < 0), pa.array(texts, pa.string()))

@@ -11,7 +11,7 @@ import numpy as np
 
 from vihier.errors import VihierError
 from vihier.screen.assemble import assemble
-from vihier.screen.faults import nearest
+from vihier.screen.faults import nearest, one_line, shown
 from vihier.screen.screen import Screen
 from vihier.screen.values import flag_of, label_of
 
@@ -58,6 +58,10 @@ def subset(
     >>> screen.subset(genes=["BRAF"]).index.genes.tolist()
     ['BRAF']
     """
+    if where is not None and not isinstance(where, Mapping):
+        raise VihierError(f"where={where!r} is not a mapping; write it like {{'screen': 'broad'}}")
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise VihierError(f"seed={seed!r} is not a whole number of at least 0; give one")
     keep = np.ones(screen.n_rows, dtype=bool)
     for column, value in (where or {}).items():
         keep &= _rows_where(screen, column, value)
@@ -132,8 +136,10 @@ def _named(labels: np.ndarray, names: Sequence[Any] | str, what: str) -> np.ndar
     wanted = [label_of(name) for name in _listed(names)]
     missing = sorted(set(wanted) - set(labels))
     if missing:
-        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise VihierError(f"{what} {missing[0]!r}{others} not in this screen{nearest(missing[0], labels)}")
+        others = "is" if len(missing) == 1 else f"and {len(missing) - 1} more are"
+        there = sorted({label for label in labels if label is not None})
+        cure = nearest(missing[0], there) or f"; it has {', '.join(map(repr, there[:3]))}, ... ({len(there):,} in all)"
+        raise VihierError(one_line(f"{what} {shown(missing[0])} {others} not in this screen{cure}"))
     if not wanted:
         raise VihierError(f"an empty list of {what} labels leaves nothing; name at least one, or leave it out")
     chosen = set(wanted)
@@ -152,7 +158,7 @@ def _drawn(
 ) -> np.ndarray:
     """Rows of ``count`` labels drawn among those that still have rows, bool [N]."""
     if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
-        raise VihierError(f"n_{what}s={count!r} is not a whole number above 0")
+        raise VihierError(f"n_{what}s={count!r} is not a whole number above 0; give one")
     present = np.unique(codes[keep])
     if count > len(present):
         raise VihierError(f"n_{what}s={count} is more than the {len(present)} {what}s there are; ask for fewer")
@@ -181,11 +187,15 @@ def _rows_where(screen: Screen, column: str, value: Any) -> np.ndarray:
         return _named(labels, value, f"column {column!r}: value")[codes]
     numeric = screen.covariates | {"lfc": screen.lfc}
     if column not in numeric:
-        raise VihierError(f"column {column!r} is not in this screen{nearest(column, [*keys, *numeric])}")
+        raise VihierError(f"column {column!r} is not in this screen{nearest(str(column), [*keys, *numeric])}")
     wanted = [_number(column, each) for each in _listed(value)]
     rows = np.isin(numeric[column], wanted)
     if not rows.any():
-        raise VihierError(f"column {column!r}: no row has the value {value!r}")
+        known = numeric[column][~np.isnan(numeric[column])]
+        range_ = (
+            f"its values run from {known.min():g} to {known.max():g}" if len(known) else "all its values are missing"
+        )
+        raise VihierError(f"column {column!r}: no row has the value {value!r}; {range_}")
     return rows
 
 

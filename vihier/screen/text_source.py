@@ -12,7 +12,7 @@ import gzip
 import io
 import itertools
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, cast
 
@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from vihier.errors import VihierError
-from vihier.screen.faults import fault, one_line, shown
+from vihier.screen.faults import fault, no_rows, one_line, shown
+from vihier.screen.report import counted
 from vihier.screen.values import MISSING
 
 LONGEST_LINE = 1 << 20
@@ -66,17 +67,14 @@ class TextSource:
         head = self._head()
         first = head.lstrip("\ufeff \r\n").split("\n", 1)[0]
         self.separator = separator or ("\t" if "\t" in first else ",")
-        records = _records(head, self.separator)
-        try:
-            self.header_line, self.names = next(records, (0, []))
-            self.n_fields = len(next(records, (0, self.names))[1])
-        except csv.Error as error:
-            raise fault(self.name, f"line 1 cannot be parsed ({error})", cure="write the table again as CSV") from error
-        if not self.names:
-            raise fault(self.name, "the file is empty", cure="give a table with a header and rows")
+        records = self._records(io.StringIO(head.lstrip("\ufeff"), newline=""))
+        self.header_line, self.names = next(records)
+        self.first_row = next(records, (0, []))[1]
         self._check_separator(first)
+        if not self.first_row:
+            raise no_rows(self.name)
         # R's write.table leaves the row names without a header.
-        self.row_names = self.n_fields == len(self.names) + 1 and not self._ends_in_separator(head)
+        self.row_names = len(self.first_row) == len(self.names) + 1 and self.first_row[-1].strip() != ""
 
     def column_names(self) -> list[str]:
         """Return the names in the file's order; row names without a header are unnamed."""
@@ -96,10 +94,7 @@ class TextSource:
 
     def row_name(self, row: int) -> str:
         """Return the line (from 1, the header included) on which a data row starts."""
-        try:
-            line, _ = next(itertools.islice(self._data_records(), row, None))
-        except csv.Error:  # an enormous field, which pyarrow takes and the csv module does not
-            return f"data row {row + 1}"
+        line, _ = next(itertools.islice(self._data_records(), row, None))
         return f"line {line}"
 
     def _parse(self, places: Sequence[int], numeric: Collection[int]) -> dict[int, pa.ChunkedArray]:
@@ -112,17 +107,16 @@ class TextSource:
                 ),
                 parse_options=pyarrow.csv.ParseOptions(delimiter=self.separator),
                 convert_options=pyarrow.csv.ConvertOptions(
-                    column_types={str(place): pa.float64() if place in numeric else LABELS for place in places},
-                    include_columns=[str(place) for place in places],
+                    column_types={name: pa.float64() if int(name) in numeric else LABELS for name in names},
                     null_values=list(MISSING),
                     strings_can_be_null=False,
                 ),
             )
-        columns = {place: table.column(str(place)) for place in places}
-        for place, column in columns.items():
+        # Every column is looked at: a quotation mark in a column that is not wanted swallows rows just as well.
+        for place, column in enumerate(table.columns):
             if pa.types.is_dictionary(column.type):
                 self._refuse_line_breaks(column, place)
-        return columns
+        return {place: table.column(place) for place in places}
 
     def _refuse_line_breaks(self, column: pa.ChunkedArray, place: int) -> None:
         # An unclosed quotation mark swallows the lines up to the next one, and the rows are lost without a word.
@@ -147,11 +141,11 @@ class TextSource:
         try:
             for line, fields in self._data_records():
                 if len(fields) != expected:
-                    problem = f"{len(fields)} fields where the header has {len(self.names)}"
+                    problem = f"{counted(len(fields), 'field')} where the header has {len(self.names)}"
                     cure = "give every row as many fields as the header, and quote values that hold the separator"
+                    if any("\n" in value for value in fields):
+                        cure = "close the quotation mark that opens there"
                     return fault(self.name, f"line {line}", problem, cure=cure)
-        except csv.Error as also:
-            detail = f"{detail}; {also}"
         except (EOFError, zlib.error, gzip.BadGzipFile):
             return _truncated(self.name)
         return fault(self.name, f"cannot be parsed ({detail[:120]})", cure="write the table again as CSV or Parquet")
@@ -161,9 +155,7 @@ class TextSource:
             self._open() as stream,
             io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="") as text,
         ):
-            records = _records(text, self.separator)
-            next(records, None)
-            yield from records
+            yield from itertools.islice(self._records(text), 1, None)
 
     def _open(self) -> IO[bytes]:
         return cast(IO[bytes], gzip.open(self.path, "rb")) if self.gzipped else self.path.open("rb")
@@ -173,7 +165,7 @@ class TextSource:
         with self.path.open("rb") as file:
             magic = file.read(8)
         if not magic:
-            raise fault(self.name, "the file is empty", cure="give a table with a header and rows")
+            raise _empty(self.name)
         if self.gzipped and not magic.startswith(b"\x1f\x8b"):
             raise fault(self.name, "the name says gzip and the content is not", cure="take .gz off the name")
         try:
@@ -183,10 +175,15 @@ class TextSource:
             raise _truncated(self.name) from error
         for start, (what, cure) in MAGIC.items():
             if head.startswith(start):
-                raise fault(self.name, f"this is {what}, not delimited text", cure=cure)
+                raise fault(self.name, f"this is {what}", cure=cure)
         _CheckedStream(io.BytesIO(), self.name).check(head)
         text = head.decode("utf-8", errors="replace")
         letter = text.lstrip("\ufeff \t\r\n")[:1]
+        if not letter:
+            raise _empty(self.name)
+        if letter == "#":
+            cure = "take comment lines out: the header comes first"
+            raise fault(self.name, "line 1", "it begins with '#'", cure=cure)
         if letter == "<":
             raise fault(self.name, "line 1", "this is a web page or XML, not a table", cure="download the table itself")
         if letter in ("{", "["):
@@ -204,10 +201,18 @@ class TextSource:
                     cure = "name it .csv"
                 raise fault(self.name, "line 1", f"wrong separator: {problem}", cure=cure)
 
-    def _ends_in_separator(self, head: str) -> bool:
-        records = _records(head, self.separator)
-        next(records, None)
-        return next(records)[1][-1].strip() == ""
+    def _records(self, text: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+        """Yield the records that are not blank, each with the line (from 1) it starts on."""
+        reader = csv.reader(text, delimiter=self.separator)
+        before = 0
+        try:
+            for record in reader:
+                if record:
+                    yield before + 1, record
+                before = reader.line_num
+        except csv.Error as error:
+            cure = "close every quotation mark, and give one measurement a row"
+            raise fault(self.name, f"line {before + 1}", f"it cannot be parsed ({error})", cure=cure) from error
 
 
 class _CheckedStream:
@@ -263,15 +268,8 @@ class _CheckedStream:
         self.closed = True
 
 
-def _records(text: str | io.TextIOBase, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the records that are not blank, each with the line (from 1) it starts on."""
-    lines = io.StringIO(text.lstrip("\ufeff"), newline="") if isinstance(text, str) else text
-    reader = csv.reader(lines, delimiter=separator)
-    before = 0
-    for record in reader:
-        if record:
-            yield before + 1, record
-        before = reader.line_num
+def _empty(name: str) -> VihierError:
+    return fault(name, "the file is empty", cure="give a table with a header and rows")
 
 
 def _truncated(name: str) -> VihierError:

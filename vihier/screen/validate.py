@@ -15,7 +15,7 @@ from vihier.screen.faults import fault, shown
 from vihier.screen.labels import ONE_LINEAGE, per_screen_sgrnas, replicate_labels, suspicious_genes
 from vihier.screen.report import ReadReport, counted
 from vihier.screen.screen import Screen, ScreenIndex
-from vihier.screen.values import Column, Labels, carried, flags, labels, numbers
+from vihier.screen.values import Column, Labels, carried, flags, kind_name, labels, numbers
 
 LARGEST_LFC = 20.0
 OPTIONAL_KEYS = ("lineage", "replicate_id", "screen")
@@ -178,7 +178,10 @@ def _missing_key(column: Column, row: int) -> VihierError:
         "screen": "name the screen of every row, or take the column out",
         "hugo_symbol": "name the gene, or take the row out (a control sgRNA needs a gene name too)",
     }
-    return column.fault("the label is missing", row=row, cure=cures.get(column.name, "fill it in, or take the row out"))
+    value = column.data[row].as_py()
+    held = "" if value is None else f" (value {shown(value)})"
+    cure = cures.get(column.name, "fill it in, or take the row out")
+    return column.fault(f"the label is missing{held}", row=row, cure=cure)
 
 
 def _nested(child: np.ndarray, parent: np.ndarray, n_children: int) -> tuple[np.ndarray, np.ndarray]:
@@ -200,7 +203,13 @@ def _nested_genes(
     column = columns["hugo_symbol"]
     if options.on_conflict == "error":
         raise _two_parents(
-            column, rows, sgrna, gene, disagree, "sgRNA", "correct it, or drop such sgRNAs with on_conflict='drop'"
+            column,
+            rows,
+            sgrna,
+            gene,
+            disagree,
+            "sgRNA",
+            "correct it, or drop such sgRNAs with on_conflict='drop' (--on-conflict drop)",
         )
     two_genes = np.zeros(len(sgrna.labels), dtype=bool)
     two_genes[sgrna.codes[disagree]] = True
@@ -284,7 +293,7 @@ def _covariates(
             continue
         read = READERS[kind](column)
         if read is None:
-            findings.ignored[column.header] = "lists or records"
+            findings.ignored[column.header] = f"it holds {kind_name(column.data.type)}"
         elif isinstance(read, Labels):
             values[name], categories[name] = read.codes[rows], read.labels
         else:
@@ -299,6 +308,7 @@ def _look_for_infinity(column: Column, kind: Kind, values: np.ndarray, rows: np.
         return
     row = int(rows[np.argmax(infinite)])
     if kind is Kind.NUMBER:
-        raise column.fault("the value is infinite", row=row, cure="give a finite number, or NA where there is none")
+        cure = "give a finite number, or NA where there is none"
+        raise column.fault(f"value {values[np.argmax(infinite)]:g} is infinite", row=row, cure=cure)
     count = counted(int(infinite.sum()), "infinite value")
     findings.warnings.append(f"column {column.name!r} has {count}, the first at {column.row_name(row)}")

@@ -37,6 +37,7 @@ FALSE = frozenset({"false", "f", "no", "0", "0.0"})
 WHOLE = r"^([+-]?\d+)\.0+$"
 NUMBER = r"(?i)^[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf|infinity)$"
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+LONGEST_LABEL = 500
 UNSEEN = r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]"
 
 
@@ -102,12 +103,16 @@ def flag_of(value: object) -> float | None:
     return float(bool(words & TRUE))
 
 
-def encode(data: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+def encode(column: Column) -> tuple[np.ndarray, pa.Array]:
     """Return int32 codes [rows] (-1 is null) and the values that occur, in no particular order."""
-    if pt.is_dictionary(data.type):
-        array = data.unify_dictionaries().combine_chunks()
-    else:
-        array = data.combine_chunks().dictionary_encode()
+    data = column.data
+    try:
+        if pt.is_dictionary(data.type):
+            array = data.unify_dictionaries().combine_chunks()
+        else:
+            array = data.combine_chunks().dictionary_encode()
+    except pa.ArrowNotImplementedError as error:
+        raise column.fault(f"it holds {kind_name(data.type)}", cure="give one plain value a row") from error
     if isinstance(array, pa.ChunkedArray):  # pyarrow leaves it chunked when there is no chunk
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], data.type)
     codes = array.indices.cast(pa.int32()).fill_null(-1).to_numpy(zero_copy_only=False)
@@ -127,7 +132,7 @@ def labels(column: Column, *, key: bool = False) -> Labels:
     same in a source that has integers and in one that has strings. With ``key``, dates, truth values and labels with
     characters that cannot be seen are refused.
     """
-    codes, values = encode(column.data)
+    codes, values = encode(column)
     raw = _texts(column, values, key)
     text = pc.utf8_trim_whitespace(raw)
     missing = pc.or_(pc.is_in(text, value_set=pa.array(MISSING)), pc.is_null(text))
@@ -135,6 +140,7 @@ def labels(column: Column, *, key: bool = False) -> Labels:
     n_trimmed = int(np.append(trimmed.to_numpy(zero_copy_only=False), False)[codes].sum())
     text = pc.replace_substring_regex(pc.if_else(missing, None, text), WHOLE, r"\1")
     if key:
+        _refuse_long(column, codes, text)
         unseen = pc.match_substring_regex(text, UNSEEN).fill_null(False).to_numpy(zero_copy_only=False)
         if unseen.any():
             row = first_row(codes, unseen)
@@ -151,6 +157,15 @@ def labels(column: Column, *, key: bool = False) -> Labels:
     return Labels(of_value.astype(np.int32)[codes], names[order], n_trimmed)
 
 
+def _refuse_long(column: Column, codes: np.ndarray, text: pa.Array) -> None:
+    long = pc.greater(pc.utf8_length(text), LONGEST_LABEL).fill_null(False).to_numpy(zero_copy_only=False)
+    if long.any():
+        row = first_row(codes, long)
+        value = text[int(codes[row])].as_py()
+        problem = f"label {shown(value)} has {len(value):,} characters"
+        raise column.fault(problem, row=row, cure=f"give labels of at most {LONGEST_LABEL} characters")
+
+
 def numbers(column: Column) -> np.ndarray:
     """Read a column as float64 [rows], NaN where it is missing; what is not a number is refused with its row."""
     kind = column.data.type
@@ -159,8 +174,8 @@ def numbers(column: Column) -> np.ndarray:
     if pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind):
         return _floats(column.data)
     if not is_text(column.data) and not pt.is_dictionary(kind):
-        raise column.fault(f"it holds {_kind_name(kind)}, not numbers", cure="give a column of numbers")
-    codes, values = encode(column.data)
+        raise column.fault(f"it holds {kind_name(kind)}, not numbers", cure="give a column of numbers")
+    codes, values = encode(column)
     if not is_text(column.data):
         return np.append(_floats(pa.chunked_array([values])), np.nan)[codes]
     text = pc.utf8_trim_whitespace(values.cast(pa.string()))
@@ -181,7 +196,7 @@ def flags(column: Column) -> np.ndarray:
 
     Several joined by ``;`` count as true if any of them is.
     """
-    codes, values = encode(column.data)
+    codes, values = encode(column)
     listed = values.to_pylist()
     flag = [None if value is None or str(value).strip() in MISSING else flag_of(value) for value in listed]
     wrong = np.array(
@@ -201,7 +216,7 @@ def carried(column: Column) -> np.ndarray | Labels | None:
     """
     kind = column.data.type
     if is_text(column.data):
-        _, values = encode(column.data)
+        _, values = encode(column)
         text = pc.utf8_trim_whitespace(values.cast(pa.string()))
         if _is_number_or_missing(text).all():
             return numbers(column)
@@ -222,7 +237,8 @@ def first_row(codes: np.ndarray, of_value: np.ndarray) -> int:
 
 
 def _floats(data: pa.ChunkedArray) -> np.ndarray:
-    return np.array(data.cast(pa.float64()).fill_null(np.nan).to_numpy(), dtype=np.float64)
+    # Not "safe": an integer above 2^53 is rounded, as any number is.
+    return np.array(data.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(), dtype=np.float64)
 
 
 def _is_number_or_missing(text: pa.Array) -> np.ndarray:
@@ -236,14 +252,15 @@ def _texts(column: Column, values: pa.Array, key: bool) -> pa.Array:
     if pt.is_floating(kind):
         return pa.array([None if v is None or v != v else label_of(v) for v in values.to_pylist()], pa.string())
     if pt.is_nested(kind) or (key and (pt.is_temporal(kind) or pt.is_boolean(kind))):
-        raise column.fault(f"it holds {_kind_name(kind)}, not labels", cure="give a column of text")
+        raise column.fault(f"it holds {kind_name(kind)}, not labels", cure="give a column of text")
     try:
         return values.cast(pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise column.fault(f"it holds {_kind_name(kind)}, not labels", cure="give a column of UTF-8 text") from error
+        raise column.fault(f"it holds {kind_name(kind)}, not labels", cure="give a column of UTF-8 text") from error
 
 
-def _kind_name(kind: pa.DataType) -> str:
+def kind_name(kind: pa.DataType) -> str:
+    """Return what a column of this type holds, in words."""
     if pt.is_nested(kind):
         return "lists or records"
     if pt.is_temporal(kind):
