@@ -7,7 +7,6 @@ says ``complete = 0``.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import secrets
 from collections.abc import Iterator, Mapping
@@ -21,11 +20,10 @@ import numpy as np
 
 from vihier.errors import VihierError
 from vihier.posterior.layout import FORMAT_VERSION, LIBVER
+from vihier.posterior.stream import UnfailingStream
 
-LOG = logging.getLogger(__name__)
-
-# Room for many chunks of 64 KB that are being filled side by side.
-_CACHE_BYTES = 64 * 1024 * 1024
+# For each open dataset: 256 chunks of 64 KB that are being filled side by side.
+_CACHE_BYTES = 16 * 1024 * 1024
 
 
 class PartialFile:
@@ -50,34 +48,48 @@ class PartialFile:
             raise VihierError(f"{path}: the directory {path.parent} does not exist; make it first")
         # The name is cut short: with what is added to it, it must stay below the 255 bytes of most file systems.
         self._partial = path.with_name(f".{path.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}.partial")
-        with self.speaking_plainly():
-            self.file = h5py.File(
-                self._partial, "x", libver=LIBVER, rdcc_nbytes=_CACHE_BYTES, rdcc_nslots=10_007, rdcc_w0=1.0
-            )
-            set_attrs(self.file, {"format_version": FORMAT_VERSION, "complete": False})
+        with self._in_one_line():
+            self._stream = UnfailingStream(self._partial)
+        try:
+            with self.speaking_plainly():
+                self.file = h5py.File(
+                    self._stream, "w", libver=LIBVER, rdcc_nbytes=_CACHE_BYTES, rdcc_nslots=10_007, rdcc_w0=1.0
+                )
+                set_attrs(self.file, {"format_version": FORMAT_VERSION, "complete": False})
+        except BaseException:
+            self._stream.close()
+            self._partial.unlink(missing_ok=True)
+            raise
 
     def publish(self) -> None:
         """Mark the file complete, put it on disk and give it its name."""
         with self.speaking_plainly():
             self.file.flush()
+            self._stream.check()
             set_attrs(self.file, {"complete": True})
             self.file.close()
-            _sync(self._partial)
+            self._stream.sync()
+            self._stream.close()
             self._partial.replace(self.path)
-            _sync(self.path.parent)
+            _sync_directory(self.path.parent)
 
     def abandon(self) -> None:
         """Remove what was written; a file that already had the name stays as it was."""
         try:
             self.file.close()
-        except (OSError, RuntimeError) as failure:
-            # On a full disk the close fails too; the error that brought us here says more.
-            LOG.debug("closing %s: %s", self._partial, failure)
-        self._partial.unlink(missing_ok=True)
+        finally:
+            self._stream.close()
+            self._partial.unlink(missing_ok=True)
 
     @contextmanager
     def speaking_plainly(self) -> Iterator[None]:
         """Turn what h5py and the system raise while writing into one line that names the file."""
+        with self._in_one_line():
+            yield
+            self._stream.check()
+
+    @contextmanager
+    def _in_one_line(self) -> Iterator[None]:
         try:
             yield
         except (OSError, RuntimeError) as error:
@@ -117,8 +129,8 @@ def installed_version(package: str) -> str:
         return "absent"
 
 
-def _sync(path: Path) -> None:
-    """Have the system put a file or directory on disk."""
+def _sync_directory(path: Path) -> None:
+    """Have the system remember the new name."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

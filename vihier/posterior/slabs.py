@@ -15,7 +15,7 @@ import numpy as np
 from vihier.errors import VihierError
 
 # A request of this size is read at the speed of the disk; larger ones only cost memory.
-_SLAB_BYTES = 64 * 1024 * 1024
+_SLAB_BYTES = 16 * 1024 * 1024
 
 Positions = slice | Sequence[int] | np.ndarray | None
 
@@ -67,7 +67,7 @@ def read_at(dataset: h5py.Dataset, wanted: Sequence[np.ndarray | None], *, split
     wanted : sequence of (int array or None), one per axis
         Distinct positions in any order; None means the whole axis.
     split_axis : int
-        The axis along which requests are cut so that none exceeds 64 MB.
+        The axis along which requests are cut so that none exceeds 16 MB.
 
     Returns
     -------

@@ -81,6 +81,8 @@ class PosteriorWriter:
         self._labels = {dim: layout.checked_labels(dim, given) for dim, given in labels.items()}
         self._attrs = dict(attrs or {})
         self._groups: dict[str, DeclaredGroup] = {}
+        # Kept open: HDF5 writes out a dataset's chunks when it is closed, and h5py cannot raise what goes wrong then.
+        self._datasets: dict[tuple[str, str], h5py.Dataset] = {}
         self._finished = False
         self._declare_main_group(n_draws, n_chains)
 
@@ -100,9 +102,14 @@ class PosteriorWriter:
         self._file = self._partial.file
         self._moments = MomentsGroup(self._file, self._labels)
         main = self._groups[self._main_group]
-        group = self._file.require_group(main.name)
-        for dim in main.leading:
-            layout.make_scale(group, dim, main.labels[dim])
+        try:
+            with self._partial.speaking_plainly():
+                group = self._file.require_group(main.name)
+                for dim in main.leading:
+                    layout.make_scale(group, dim, main.labels[dim])
+        except BaseException:
+            self._partial.abandon()
+            raise
         return self
 
     def __exit__(
@@ -140,7 +147,8 @@ class PosteriorWriter:
         declared.declare(name, dims, stored)
         with self._partial.speaking_plainly():
             if stored:
-                self._make(declared.name, name, (*declared.leading, *dims), dtype, declared.labels)
+                dataset = self._make(declared.name, name, (*declared.leading, *dims), dtype, declared.labels)
+                self._datasets[declared.name, name] = dataset
             if declared.has_moments:
                 self._moments.add(name, dims)
 
@@ -174,7 +182,7 @@ class PosteriorWriter:
         if not variable.stored:
             raise VihierError(f"variable {name!r}: declared without draws; use write_moments")
         positions = variable.positions(at)
-        dataset = self._file[declared.name][name]
+        dataset = self._datasets[declared.name, name]
         block = declared.block(variable, values, len(positions), dataset.dtype)
         with self._partial.speaking_plainly():
             write_at(dataset, block, positions, axis=len(declared.leading))
