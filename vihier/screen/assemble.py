@@ -45,18 +45,10 @@ def assemble(
     line_position = np.zeros(len(index.lines), dtype=np.int64)
     line_position[lines] = np.arange(len(lines))
 
-    categories: dict[str, np.ndarray] = {}
-    values: dict[str, np.ndarray] = {}
-    for name in sorted(covariates):
-        if name in index.categories:
-            kept, codes = _used(covariates[name], len(index.categories[name]))
-            categories[name], values[name] = index.categories[name][kept], codes.astype(np.int32)
-        else:
-            values[name] = _canonical_floats(covariates[name])
+    values, categories = _used_covariates(covariates, index.categories)
     lfc = _canonical_floats(lfc)
     library = [values["screen"]] if "screen" in categories else []
-    keys = [gene_of_sgrna[sgrna], sgrna, line, *library, replicate]
-    order = _canonical_order(keys, [lfc, *values.values()])
+    order = _canonical_order([gene_of_sgrna[sgrna], sgrna, line, *library, replicate], [lfc, *values.values()])
     return Screen(
         index=ScreenIndex(
             sgrnas=index.sgrnas[sgrnas],
@@ -70,28 +62,44 @@ def assemble(
             categories=categories,
             replicate_ids=None if index.replicate_ids is None else index.replicate_ids[replicates],
         ),
-        sgrna=sgrna[order].astype(np.int32),
-        line=line[order].astype(np.int32),
-        replicate=replicate[order].astype(np.int32),
+        sgrna=sgrna[order],
+        line=line[order],
+        replicate=replicate[order],
         lfc=lfc[order],
-        covariates={name: column[order] for name, column in values.items()},
+        # Popped, so that no covariate is held in both orders longer than it takes to reorder it.
+        covariates={name: values.pop(name)[order] for name in list(values)},
         report=report,
     )
 
 
+def _used_covariates(
+    covariates: dict[str, np.ndarray], labels: dict[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return the covariates by sorted name, canonical, and the labels that the coded ones use."""
+    values: dict[str, np.ndarray] = {}
+    categories: dict[str, np.ndarray] = {}
+    for name in sorted(covariates):
+        if name in labels:
+            kept, values[name] = _used(covariates[name], len(labels[name]))
+            categories[name] = labels[name][kept]
+        else:
+            values[name] = _canonical_floats(covariates[name])
+    return values, categories
+
+
 def _used(codes: np.ndarray, n_labels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return which of the labels occur (positions) and the codes counted among those; -1 stays -1."""
+    """Return which of the labels occur (positions) and the codes, int32, counted among those; -1 stays -1."""
     occurs = np.zeros(n_labels + 1, dtype=bool)
     occurs[codes] = True  # -1 falls on the last, spare place
     occurs[-1] = False
-    position = np.cumsum(occurs) - 1
+    position = np.cumsum(occurs, dtype=np.int32) - np.int32(1)
     position[-1] = -1
     return np.flatnonzero(occurs), position[codes]
 
 
 def _canonical_floats(values: np.ndarray) -> np.ndarray:
     # -0.0 + 0.0 is 0.0; NaN has many bit patterns. Both would change the hash of equal content.
-    values = values.astype(np.float64) + 0.0
+    values = np.asarray(values, dtype=np.float64) + 0.0
     values[np.isnan(values)] = np.nan
     return values
 
@@ -100,11 +108,12 @@ def _canonical_order(keys: Sequence[np.ndarray], tie_breakers: Sequence[np.ndarr
     combined = np.zeros(len(keys[0]), dtype=np.int64)
     span = 1
     for codes in keys:
-        width = int(codes.max(initial=0)) + 2
+        width = int(codes.max(initial=0)) + 1
         span *= width
         if span >= 2**63:
             return np.lexsort([*reversed(tie_breakers), *reversed(keys)])
-        combined = combined * width + (codes + 1)
+        combined *= width
+        combined += codes
     order = np.argsort(combined, kind="stable")
     ranked = combined[order]
     if (ranked[1:] != ranked[:-1]).all():

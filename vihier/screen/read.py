@@ -39,11 +39,9 @@ def read_screen(
     Parameters
     ----------
     source
-        A pandas frame, or a file: ``.csv``, ``.tsv``, ``.txt`` (tab or comma), each also with ``.gz``, or
-        ``.parquet``. One row a measurement. Required columns: ``sgrna``, ``hugo_symbol``, ``depmap_id`` and ``lfc``
-        (log2 fold change); known ones: ``lineage``, ``replicate_id``, ``screen``, ``p_dna_batch`` (or
-        ``pdna_batch``), ``copy_number``, ``rna_expr``, ``is_mutated``, ``counts_final``, ``counts_initial``; any
-        other is carried along, as numbers, as true/false or as labels, whichever all its values are.
+        A pandas frame, or a file: ``.csv``, ``.tsv``, ``.txt``, each also with ``.gz``, or ``.parquet``. Needs the
+        columns ``sgrna``, ``hugo_symbol``, ``depmap_id`` and ``lfc`` (log2 fold change). Unknown columns are carried
+        along as numbers, true/false or labels, whichever all their values are.
     columns
         Our name to the table's, where they differ: ``{"lfc": "LFC"}``.
     single_lineage
@@ -51,8 +49,7 @@ def read_screen(
     on_conflict
         An sgRNA with two genes: ``"error"`` refuses the table, ``"drop"`` drops such sgRNAs and counts them.
     sgrna_per_screen
-        A sequence that is in two ``screen`` s is two sgRNAs, labelled ``SEQUENCE|screen`` (only such ones). False
-        makes it one sgRNA.
+        A sequence in two ``screen`` s is two sgRNAs, labelled ``SEQUENCE|screen`` (only such ones); False: one.
 
     Returns
     -------
@@ -62,8 +59,8 @@ def read_screen(
     Raises
     ------
     VihierError
-        For any fault, in one line that names the column, the row, the value and the cure. Rows are lines of the file
-        (from 1, the header included) in text, and positions (from 0) in a frame or a Parquet file.
+        For any fault: one line with the column, the row (in text the line, from 1, the header included; elsewhere
+        the position, from 0), the value and the cure.
 
     Warns
     -----
@@ -83,24 +80,14 @@ def read_screen(
     if on_conflict not in ("error", "drop"):
         raise fault(f"on_conflict={on_conflict!r}", "unknown choice", cure="use 'error' or 'drop'")
     try:
-        table = open_source(source)
-        plan = plan_columns(table.name, table.column_names(), columns)
-        findings = Findings(ignored=dict(plan.ignored))
-        read = _columns(table, plan, findings)
+        plan, findings, read = _read_columns(open_source(source), columns)
     except OSError as error:
         cure = "check the file and its rights"
         raise fault(str(source), f"cannot be read ({error.strerror or error})", cure=cure) from error
     screen = validate(read, Options(single_lineage, on_conflict, sgrna_per_screen), findings)
-    report = replace(
-        screen.report,
-        dropped=findings.dropped,
-        warnings=tuple(findings.warnings),
-        columns={name: column.header for name, column in read.items() if column.header not in findings.ignored},
-        ignored=findings.ignored,
-        layout=plan.layout,
-        exact_copies=findings.exact_copies,
-    )
-    _warn(report)
+    report = _full_report(screen.report, plan, findings)
+    for text in report.warnings:
+        warnings.warn(f"{report.source}: {text}", ScreenWarning, stacklevel=2)
     return replace(screen, report=report)
 
 
@@ -143,7 +130,9 @@ def _refuse_no_file(path: Path) -> None:
         raise fault(str(path), "not a regular file", cure="save the table to a file first")
 
 
-def _columns(table: Source, plan: ColumnPlan, findings: Findings) -> dict[str, Column]:
+def _read_columns(table: Source, mapping: Mapping[str, str] | None) -> tuple[ColumnPlan, Findings, dict[str, Column]]:
+    plan = plan_columns(table.name, table.column_names(), mapping)
+    findings = Findings(ignored=dict(plan.ignored))
     places = plan.position
     numeric = {place for name, place in places.items() if plan.kind(name) is Kind.NUMBER}
     data = table.read(list(places.values()), numeric)
@@ -157,7 +146,7 @@ def _columns(table: Source, plan: ColumnPlan, findings: Findings) -> dict[str, C
             findings.ignored[column.header] = "row numbers, not data"
         else:
             columns[name] = column
-    return columns
+    return plan, findings, columns
 
 
 def _is_row_number(column: Column) -> bool:
@@ -169,6 +158,13 @@ def _is_row_number(column: Column) -> bool:
     return bool(ranked[0] in (0, 1) and (np.diff(ranked) == 1).all())
 
 
-def _warn(report: ReadReport) -> None:
-    for text in report.warnings:
-        warnings.warn(f"{report.source}: {text}", ScreenWarning, stacklevel=3)
+def _full_report(report: ReadReport, plan: ColumnPlan, findings: Findings) -> ReadReport:
+    return replace(
+        report,
+        dropped=findings.dropped,
+        warnings=tuple(findings.warnings),
+        columns={name: header for name, header in plan.header.items() if header not in findings.ignored},
+        ignored=findings.ignored,
+        layout=plan.layout,
+        exact_copies=findings.exact_copies,
+    )

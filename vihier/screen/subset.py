@@ -36,11 +36,10 @@ def subset(
     genes, lines, lineages
         Labels to keep (one, or several).
     n_genes, n_lineages
-        How many to draw at random, without replacement, from the sorted labels that the other conditions leave. The
-        two draws do not influence each other's stream.
+        How many to draw at random from the sorted labels that the other conditions leave, each by its own stream.
     where
-        Column to the value, or the values, to keep: ``{"screen": "broad"}``. Any column of the table; a value is
-        compared as a label (3, "3" and 3.0 are equal), as a number or as true/false, whichever the column holds.
+        Column to the value, or the values, to keep: ``{"screen": "broad"}``; compared as labels (3, "3" and 3.0 are
+        equal), numbers or true/false, whichever the column holds.
     seed
         Of the random draws.
 
@@ -58,13 +57,9 @@ def subset(
     >>> screen.subset(genes=["BRAF"]).index.genes.tolist()
     ['BRAF']
     """
-    if where is not None and not isinstance(where, Mapping):
-        raise VihierError(f"where={where!r} is not a mapping; write it like {{'screen': 'broad'}}")
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise VihierError(f"seed={seed!r} is not a whole number of at least 0; give one")
-    keep = np.ones(screen.n_rows, dtype=bool)
-    for column, value in (where or {}).items():
-        keep &= _rows_where(screen, column, value)
+    keep = _rows_where(screen, where or {})
     if genes is not None:
         keep &= _named(screen.index.genes, genes, "gene")[screen.gene]
     if lines is not None:
@@ -167,7 +162,16 @@ def _drawn(
     return chosen[codes]
 
 
-def _rows_where(screen: Screen, column: str, value: Any) -> np.ndarray:
+def _rows_where(screen: Screen, where: Mapping[str, Any]) -> np.ndarray:
+    if not isinstance(where, Mapping):
+        raise VihierError(f"where={where!r} is not a mapping; write it like {{'screen': 'broad'}}")
+    keep = np.ones(screen.n_rows, dtype=bool)
+    for column, value in where.items():
+        keep &= _rows_with(screen, column, value)
+    return keep
+
+
+def _rows_with(screen: Screen, column: str, value: Any) -> np.ndarray:
     keys: dict[str, tuple[np.ndarray, np.ndarray]] = {
         "sgrna": (screen.index.sgrnas, screen.sgrna),
         "hugo_symbol": (screen.index.genes, screen.gene),

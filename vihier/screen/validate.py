@@ -47,13 +47,14 @@ class Options:
     sgrna_per_screen: bool = True
 
 
-def validate(columns: Mapping[str, Column], options: Options, findings: Findings) -> Screen:
+def validate(columns: dict[str, Column], options: Options, findings: Findings) -> Screen:
     """Return the screen that these columns hold, or refuse them.
 
     Parameters
     ----------
     columns
-        Our name to the column; the required ones are there, all of one length.
+        Our name to the column; the required ones are there, all of one length. Covariates are taken out as they are
+        read, so that a large table is not held twice.
     options
         What the caller asked for.
     findings
@@ -93,21 +94,14 @@ def validate(columns: Mapping[str, Column], options: Options, findings: Findings
         categories=categories,
         replicate_ids=replicate_ids,
     )
+    sgrna, line = keys["sgrna"].codes, keys["depmap_id"].codes
     if not kept.all():
-        rows = rows[kept]
-    sgrna, line, replicate = keys["sgrna"].codes[kept], keys["depmap_id"].codes[kept], replicate[kept]
+        rows, sgrna, line, replicate = rows[kept], sgrna[kept], line[kept], replicate[kept]
+        covariates = {name: values[kept] for name, values in covariates.items()}
     if replicate_ids is not None:
         _refuse_duplicates(columns, rows, sgrna, replicate, index)
     report = ReadReport(columns["lfc"].source, len(lfc), len(rows))
-    screen = assemble(
-        index,
-        sgrna,
-        line,
-        replicate,
-        lfc[rows],
-        {name: values[kept] for name, values in covariates.items()},
-        report,
-    )
+    screen = assemble(index, sgrna, line, replicate, _at(lfc, rows), covariates, report)
     if replicate_ids is None:
         _count_copies(screen, findings)
     return screen
@@ -151,7 +145,7 @@ def _keys(columns: Mapping[str, Column], rows: np.ndarray, options: Options, fin
         column = columns[name]
         read = labels(column, key=True)
         trimmed[name] = read.n_trimmed
-        at_rows = Labels(read.codes[rows], read.labels)
+        at_rows = Labels(_at(read.codes, rows), read.labels)
         missing = at_rows.codes < 0
         if name in OPTIONAL_KEYS and missing.all():
             findings.warnings.append(f"column {name!r} is empty and was taken as absent")
@@ -169,6 +163,10 @@ def _keys(columns: Mapping[str, Column], rows: np.ndarray, options: Options, fin
             findings.warnings.append(f"the table's lineages were set aside: all lines are in one, {ONE_LINEAGE!r}")
     findings.warnings += suspicious_genes(keys["hugo_symbol"].labels)
     return keys
+
+
+def _at(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return values if len(rows) == len(values) else values[rows]
 
 
 def _missing_key(column: Column, row: int) -> VihierError:
@@ -280,24 +278,23 @@ def _count_copies(screen: Screen, findings: Findings) -> None:
 
 
 def _covariates(
-    columns: Mapping[str, Column], rows: np.ndarray, keys: Mapping[str, Labels], findings: Findings
+    columns: dict[str, Column], rows: np.ndarray, keys: Mapping[str, Labels], findings: Findings
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Return per-row values or codes, and the labels of the coded ones."""
+    """Return per-row values or codes, and the labels of the coded ones; their columns are used up."""
     values: dict[str, np.ndarray] = {}
     categories: dict[str, np.ndarray] = {}
     if "screen" in keys:
         values["screen"], categories["screen"] = keys["screen"].codes, keys["screen"].labels
-    for name, column in columns.items():
+    for name in [name for name in columns if name != "lfc" and KINDS.get(name) is not Kind.KEY]:
+        column = columns.pop(name)
         kind = KINDS.get(name, Kind.CARRIED)
-        if name == "lfc" or kind is Kind.KEY:
-            continue
         read = READERS[kind](column)
         if read is None:
             findings.ignored[column.header] = f"it holds {kind_name(column.data.type)}"
         elif isinstance(read, Labels):
-            values[name], categories[name] = read.codes[rows], read.labels
+            values[name], categories[name] = _at(read.codes, rows), read.labels
         else:
-            values[name] = read[rows]
+            values[name] = _at(read, rows)
             _look_for_infinity(column, kind, values[name], rows, findings)
     return values, categories
 
