@@ -52,9 +52,12 @@ def checked_labels(dim: str, labels: Sequence[Any] | np.ndarray | int) -> np.nda
     Raises
     ------
     VihierError
-        Labels repeat, are not all str or all int, hold a NUL or a lone surrogate, or, for the dimensions of a screen,
-        are not sorted by Unicode code point.
+        The name is none that a file can hold, or labels repeat, are not all str or all int, hold a NUL or a lone
+        surrogate, or, for the dimensions of a screen, are not sorted by Unicode code point.
     """
+    _check_legal("dimension", dim)
+    if dim in SAMPLE_DIMS:
+        raise VihierError(f"dimension {dim!r}: that name is taken by the draws; rename the plate")
     if isinstance(labels, int | np.integer):
         return np.arange(int(labels), dtype=np.int64)
     array = np.asarray(labels)
@@ -66,7 +69,7 @@ def checked_labels(dim: str, labels: Sequence[Any] | np.ndarray | int) -> np.nda
     for position, label in enumerate(array):
         if not isinstance(label, str):
             raise VihierError(f"labels of {dim}: {label!r} at position {position} is not a string")
-        if "\0" in label or any("\ud800" <= letter <= "\udfff" for letter in label):
+        if not _is_storable(label):
             raise VihierError(
                 f"labels of {dim}: {label[:80]!r} holds a NUL or a lone surrogate, which no file can keep"
             )
@@ -91,11 +94,22 @@ def ordered_dims(dims: Iterable[str]) -> list[str]:
 
 
 def check_name(name: str, dims: Iterable[str]) -> None:
-    """Refuse variable names that a netCDF group cannot hold."""
-    if not name or "/" in name or "\0" in name or name.startswith(".") or name != name.strip():
-        raise VihierError(f"variable {name!r}: not a name a file can hold; use letters, digits and underscores")
+    """Refuse variable names that a netCDF group cannot hold, and those of its dimensions."""
+    _check_legal("variable", name)
     if name in (*SAMPLE_DIMS, *dims):
         raise VihierError(f"variable {name!r}: that is the name of a dimension; rename the site")
+
+
+def _is_storable(text: str) -> bool:
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+def _check_legal(kind: str, name: str) -> None:
+    if not name or "/" in name or not name.isprintable() or name.startswith(".") or name != name.strip():
+        raise VihierError(f"{kind} {name!r}: not a name a file can hold; use letters, digits and underscores")
 
 
 def chunk_shape(shape: Sequence[int], itemsize: int) -> tuple[int, ...] | None:
@@ -183,7 +197,7 @@ def checked_text(array: np.ndarray) -> np.ndarray:
     """Array of str as an object array, refused where an entry is not text."""
     flat = array.ravel().tolist()
     for entry in flat:
-        if not isinstance(entry, str) or "\0" in entry:
+        if not isinstance(entry, str) or not _is_storable(entry):
             raise VihierError(f"{entry!r} is not text that a posterior file can hold")
     return np.array(flat, dtype=object).reshape(array.shape)
 

@@ -40,7 +40,8 @@ def open_file(path: Path, group: str = layout.POSTERIOR) -> h5py.File:
     """
     _check_signature(path)
     try:
-        file = h5py.File(path, "r")
+        # Nobody writes to a finished file, and some cluster file systems have no locks.
+        file = h5py.File(path, "r", locking="best-effort")
     except (OSError, RuntimeError) as error:
         raise VihierError(f"{path}: {_why_not_opened(error)}") from error
     try:

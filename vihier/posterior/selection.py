@@ -99,7 +99,8 @@ class LabelIndex:
             One per dim; None where nothing was asked of it.
         """
         positions: dict[str, np.ndarray | None] = dict.fromkeys(dims)
-        for dim, wanted in selection.items():
+        # Labels of a dim itself come first, so that their order stays the one asked for.
+        for dim, wanted in sorted(selection.items(), key=lambda item: item[0] not in dims):
             self.labels(dim)
             child = next((d for d in dims if d in PARENTS and PARENTS[d][0] == dim), None)
             found = {dim: self.positions(dim, wanted)} if dim in dims else {}

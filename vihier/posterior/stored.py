@@ -115,7 +115,7 @@ class StoredPosterior:
     def not_identified(self) -> dict[str, str]:
         """Variables the data say nothing about, each with the reason."""
         reasons = self.attrs.get("not_identified_reasons", {})
-        return {name: reasons.get(name, "") for name in self.attrs["not_identified"]}
+        return {name: reasons.get(name) or "not identified" for name in self.attrs["not_identified"]}
 
     def size(self, dim: str) -> int:
         """Length of a dimension, chain and draw included, without reading its labels."""

@@ -281,9 +281,12 @@ class PosteriorWriter:
         """
         reasons = dict(not_identified) if isinstance(not_identified, Mapping) else dict.fromkeys(not_identified, "")
         regenerated = [v.name for group in self._groups.values() for v in group.variables.values() if not v.stored]
+        given = {**self._attrs, **(attrs or {})}
+        own = [name for name in ("converged", "regenerated", "not_identified") if name in given]
+        if own:
+            raise VihierError(f"{self.path}: attribute {own[0]!r} is not for `attrs`; it is an argument of finish")
         everything = {
-            **self._attrs,
-            **(attrs or {}),
+            **given,
             "converged": bool(converged),
             "regenerated": regenerated,
             "not_identified": list(reasons),

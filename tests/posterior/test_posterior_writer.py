@@ -230,6 +230,8 @@ FAULTS = {
     "unknown dim": (None, lambda w: w.add("x", ("depmap_id",)), "'depmap_id' has no labels"),
     "dims out of order": ({"hugo_symbol": 2, "sgrna": 2}, lambda w: w.add("x", ("hugo_symbol", "sgrna")), "order"),
     "name with slash": (None, lambda w: w.add("net/weight"), "'net/weight'"),
+    "dim with slash": ({"a/b": 2}, lambda w: None, "dimension 'a/b'"),
+    "dim named draw": ({"draw": 2}, lambda w: None, "taken by the draws"),
     "name of a dim": (None, lambda w: w.add("draw"), "name of a dimension"),
     "added twice": (None, lambda w: w.add("mu"), "added twice"),
     "undeclared": (None, lambda w: w.write("nu", np.zeros(3)), "call add first"),
@@ -263,3 +265,11 @@ def test_a_file_without_a_required_attribute_is_refused(name, about, refusal, tm
 
     rest = {key: value for key, value in about.items() if key != name}
     assert f"'{name}' was not given" in refusal(_with_writer, tmp_path / "fit.h5", use, None, rest)
+
+
+def test_what_finish_says_cannot_be_said_twice(about, refusal, tmp_path):
+    def use(writer):
+        writer.write("mu", np.zeros((3, 2)))
+        writer.finish(converged=True, attrs={"not_identified": ["mu"]})
+
+    assert "argument of finish" in refusal(_with_writer, tmp_path / "fit.h5", use, None, about)
