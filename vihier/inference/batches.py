@@ -18,6 +18,8 @@ from vihier.screen import Screen
 
 # Batches of screens up to this many rows are kept once made: 40 bytes a row, 160 MB.
 ROWS_KEPT = 4_000_000
+# A step's fixed cost, some milliseconds of Python, is that of about so many rows.
+ROWS_IN_BLOCK = 40_000
 
 
 class GeneBlocks(Sequence[Batch]):
@@ -152,6 +154,11 @@ def gene_blocks(
 ) -> GeneBlocks:
     """Cut a screen into gene blocks; see `GeneBlocks`."""
     return GeneBlocks(screen, genes_per_block, device, dtype)
+
+
+def genes_in_block(screen: Screen, rows: int = ROWS_IN_BLOCK) -> int:
+    """Return how many genes make blocks of about so many rows: at least 8, at most all."""
+    return min(screen.n_genes, max(8, round(rows * screen.n_genes / screen.n_rows)))
 
 
 def row_batch(

@@ -98,12 +98,16 @@ class Batch:
         """
         return _LocalScale(self.local_scale, self.row_scale)
 
-    def without_rows(self) -> Batch:
-        """Return the same batch with no rows: for running a program's priors and deterministic sites alone."""
-        none = self.gene[:0]
-        lfc = None if self.lfc is None else self.lfc[:0]
-        covariates = {name: values[:0] for name, values in self.covariates.items()}
-        return replace(self, gene=none, sgrna=none, line=none, lfc=lfc, covariates=covariates)
+    def with_one_row(self) -> Batch:
+        """Return the same batch with its first row only: for running a program's priors and deterministic sites.
+
+        Pyro has no plates of length zero, hence one row and not none.
+        """
+        lfc = None if self.lfc is None else self.lfc[:1]
+        covariates = {name: values[:1] for name, values in self.covariates.items()}
+        return replace(
+            self, gene=self.gene[:1], sgrna=self.sgrna[:1], line=self.line[:1], lfc=lfc, covariates=covariates
+        )
 
     def mean_over_sgrnas(self, values: torch.Tensor) -> torch.Tensor:
         """Average a quantity of sgRNAs, shape [Sb], over each gene's: shape [B, 1], like the plate `gene`."""
