@@ -16,7 +16,7 @@ import numpy as np
 R_HAT_LIMIT = 1.1
 SEGMENTS = 4
 # In posterior standard deviations (locations), or of the logarithm (standard deviations).
-MOVE_LIMIT = 0.1
+MOVE_LIMIT = 0.2
 # Nats a row that the ELBO may still gain between halves of a window, where its noise is smaller than that.
 ELBO_LIMIT = 1e-4
 STANDARD_ERRORS = 3.0

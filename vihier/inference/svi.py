@@ -38,15 +38,16 @@ class Schedule:
     epochs_in_window
         The window holds at least this many epochs.
     max_windows
-        Windows after which a phase ends whether settled or not; the last phase has twice as many.
+        Windows after which a phase ends whether settled or not. The windows of the last phase, whose iterates are
+        averaged, are twice as long.
     move_limit
         See `vihier.inference.convergence.judge`.
     """
 
-    rates: tuple[float, ...] = (0.05, 0.02, 0.008, 0.003)
-    window: int = 200
+    rates: tuple[float, ...] = (0.1, 0.03, 0.01, 0.003)
+    window: int = 150
     epochs_in_window: int = 8
-    max_windows: int = 5
+    max_windows: int = 3
     move_limit: float = MOVE_LIMIT
 
 
@@ -172,24 +173,23 @@ def run_svi(
         If the ELBO or a parameter is not finite, or the ELBO falls beyond recovery; it names the step.
     """
     plan = schedule or Schedule()
-    window = max(plan.window, plan.epochs_in_window * len(batches))
-    n_epochs = -(-window // len(batches))
-    windows = [plan.max_windows] * (len(plan.rates) - 1) + [2 * plan.max_windows]
-    allowed = sum(windows) * n_epochs * len(batches)
+    short = max(plan.epochs_in_window, -(-plan.window // len(batches)))
+    epochs = [short] * (len(plan.rates) - 1) + [2 * short]
+    allowed = sum(epochs) * plan.max_windows * len(batches)
     run = _Run(optimiser, batches, seed, allowed if max_steps is None else max_steps, progress)
     progress.start("fitting", run.max_steps)
     verdict: Verdict | None = None
     for phase, rate in enumerate(plan.rates):
         last = phase == len(plan.rates) - 1
-        for _ in range(windows[phase]):
+        for _ in range(plan.max_windows):
             iterates: list[np.ndarray] = []
             before = len(run.records.elbo_per_row)
             if last:
                 optimiser.start_average()
-            for _ in range(n_epochs):
+            for _ in range(epochs[phase]):
                 if not run.over:
                     run.epoch(rate, iterates, average=last)
-            if len(iterates) < n_epochs * len(batches):
+            if len(iterates) < epochs[phase] * len(batches):
                 verdict = None
                 break
             elbos = np.asarray(run.records.elbo_per_row[before:])
