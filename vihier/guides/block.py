@@ -123,34 +123,30 @@ def variances(structure: Structure, theta: Theta, block: Block) -> Variances:
 SHARED: tuple[Plates, ...] = (("line",), ("lineage",), ())
 
 
-def shared_design(structure: Structure, block: Block) -> tuple[Tensor | None, Tensor]:
-    """Return the resolution at which genes see what they share, and how the shared tables make it up.
+def shared_design(structure: Structure, block: Block) -> tuple[Tensor | None, Tensor] | None:
+    """Return the resolution at which genes see what they share, and what makes it up; None where they share nothing.
 
     Returns
     -------
     resolution : Tensor or None
         One-hot, shape [C, R]; None where every line has its own element.
-    design : Tensor
-        Shape [R, P]: the P shared elements are those of the tables over line, lineage and nothing, as present.
+    coarse : Tensor
+        Shape [R, P - R]: the elements of the coarser shared tables that each element is also a sum of.
     """
     lineage = block.data.lineage
     ones = lineage.new_ones(len(lineage), 1)
     present = [plates for plates in SHARED if structure.table(plates)]
-    if ("line",) in present:
-        columns = {("line",): torch.eye(len(lineage), dtype=lineage.dtype, device=lineage.device)}
-        resolution = None
-        columns |= {("lineage",): lineage, (): ones}
-    elif ("lineage",) in present:
-        n_lineages = lineage.shape[1]
-        resolution = lineage
-        columns = {("lineage",): torch.eye(n_lineages, dtype=lineage.dtype, device=lineage.device)}
-        columns |= {(): ones[:n_lineages]}
-    else:
-        resolution = ones
-        columns = {(): ones[:1]}
     if not present:
-        return resolution, ones[:1, :0]
-    return resolution, torch.cat([columns[plates] for plates in present], 1)
+        return None
+    if present[0] == ("line",):
+        resolution, columns = None, {("lineage",): lineage, (): ones}
+    elif present[0] == ("lineage",):
+        resolution, columns = lineage, {(): lineage.new_ones(lineage.shape[1], 1)}
+    else:
+        resolution, columns = ones, {}
+    coarse = [columns[plates] for plates in present[1:]]
+    n_elements = len(lineage) if resolution is None else resolution.shape[1]
+    return resolution, torch.cat([lineage.new_zeros(n_elements, 0), *coarse], 1)
 
 
 def shared_sd(structure: Structure, theta: Theta, block: Block) -> Tensor:

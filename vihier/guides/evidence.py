@@ -24,26 +24,29 @@ from vihier.kernels.elimination import (
 class Collapsed:
     """A block's genes with their own locations integrated out, and what they say of the shared ones.
 
-    log_evidence [B, N] is at t = 0.
+    The evidence of `eliminated` is at t = 0; `natural` is None where genes share no location.
     """
 
     spread: Variances
     eliminated: Eliminated
-    natural: NaturalParameters
+    natural: NaturalParameters | None
 
 
 def collapse(structure: Structure, theta: Theta, block: Block) -> Collapsed:
     """Eliminate a block's own locations for N draws of the scales."""
     spread = variances(structure, theta, block)
     eliminated = eliminate(block.data, spread)
-    resolution, _ = shared_design(structure, block)
-    return Collapsed(spread, eliminated, natural_parameters(block.data, spread, eliminated, resolution))
+    design = shared_design(structure, block)
+    if design is None:
+        return Collapsed(spread, eliminated, None)
+    return Collapsed(spread, eliminated, natural_parameters(block.data, spread, eliminated, design[0]))
 
 
 def shared_posterior(structure: Structure, theta: Theta, block: Block, natural: NaturalParameters) -> SharedPosterior:
     """Condition the shared locations on what all genes say of them."""
-    _, design = shared_design(structure, block)
-    return solve_shared(natural, shared_sd(structure, theta, block), design)
+    design = shared_design(structure, block)
+    assert design is not None
+    return solve_shared(natural, shared_sd(structure, theta, block), design[1])
 
 
 def global_log_prior(structure: Structure, theta: Theta, block: Block) -> Tensor:
@@ -63,11 +66,12 @@ def gene_log_prior(structure: Structure, theta: Theta, block: Block) -> Tensor:
     return sum((scale_log_prior(structure, scale, theta, block) for scale in genes), zero)
 
 
-def sum_natural(parts: Sequence[NaturalParameters]) -> NaturalParameters:
-    """Add the natural parameters of disjoint blocks, in their order."""
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
+def sum_natural(parts: Sequence[NaturalParameters | None]) -> NaturalParameters | None:
+    """Add the natural parameters of disjoint blocks, in their order; None where genes share nothing."""
+    total = None
+    for part in parts:
+        if part is not None:
+            total = part if total is None else total + part
     return total
 
 
@@ -75,7 +79,7 @@ def collapsed_log_joint(structure: Structure, theta: Theta, block: Block) -> Ten
     """Log p(rows, log-scales), shape [N], for a block that is the whole screen: the closed-form evidence."""
     collapsed = collapse(structure, theta, block)
     total = collapsed.eliminated.log_evidence.sum(0)
-    if shared_design(structure, block)[1].shape[1]:
+    if collapsed.natural is not None:
         total = total + shared_posterior(structure, theta, block, collapsed.natural).log_evidence
     total = total + global_log_prior(structure, theta, block)
     return total + gene_log_prior(structure, theta, block).sum(0)

@@ -24,40 +24,27 @@ from vihier.guides.block import (
     deviation_sd,
     scale_log_prior,
     shared_design,
-    shared_sd,
-    variances,
 )
+from vihier.guides.evidence import collapse, shared_posterior
 from vihier.guides.structure import Location, Plates, Scale, Structure
-from vihier.kernels.elimination import (
-    draw_genes,
-    draw_shared,
-    eliminate,
-    natural_parameters,
-    solve_shared,
-)
+from vihier.kernels.elimination import NaturalParameters, draw_genes, draw_shared, eliminate
 
+SHARED_REPEATS = 3
 SCALE_FAMILIES = ("HalfNormal", "HalfCauchy")
 
 
-def draw_deviations(structure: Structure, theta: Theta, block: Block, generator: torch.Generator) -> dict[str, Tensor]:
-    """Draw every location's deviation from the exact joint conditional, for a block that is the whole screen."""
-    spread = variances(structure, theta, block)
-    block_at_zero = eliminate(block.data, spread)
-    resolution, design = shared_design(structure, block)
-    sd = shared_sd(structure, theta, block)
-    shared = None
-    deviations: dict[str, Tensor] = {}
-    if design.shape[1]:
-        posterior = solve_shared(natural_parameters(block.data, spread, block_at_zero, resolution), sd, design)
-        totals = draw_shared(posterior, _normal(sd, generator)).T
-        shared = design @ totals
-        shared = shared if resolution is None else resolution @ shared
-        deviations |= split_shared(structure, theta, block, totals, generator)
-    eliminated = eliminate(block.data, spread, shared)
-    dense, leaf = draw_genes(
-        block.data, spread, eliminated, _normal(eliminated.scale, generator), _normal(eliminated.weight, generator)
-    )
-    return deviations | split_genes(structure, theta, block, dense.transpose(1, 2), leaf, generator)
+def draw_shared_deviations(
+    structure: Structure, theta: Theta, block: Block, natural: NaturalParameters, generator: torch.Generator
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Draw the shared locations' deviations given all genes, their sum for each line, [C, N], and element, [R, N]."""
+    design = shared_design(structure, block)
+    assert design is not None
+    posterior = shared_posterior(structure, theta, block, natural)
+    totals = draw_shared(posterior, _normal(posterior.scale, generator)).T
+    resolution, coarse = design
+    elements = totals[: len(coarse)] + coarse @ totals[len(coarse) :]
+    column = elements if resolution is None else resolution @ elements
+    return split_shared(structure, theta, block, totals, generator), column, elements
 
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
@@ -194,6 +181,13 @@ class Sweeper:
             scale.name: [location for location in structure.locations if location.scale == scale.name]
             for scale in structure.scales
         }
+        # Scales of which the rows know only through the shared locations, and the scales of those.
+        self.of_shared: list[Scale] = []
+        for scale in reversed(structure.scales):
+            users, children = self.users[scale.name], self.children[scale.name]
+            shared = all(x.plates in SHARED for x in users) and all(x in self.of_shared for x in children)
+            if shared and (users or children) and scale.name != structure.noise:
+                self.of_shared.append(scale)
         self.filled = block.filled.to(data.square.dtype)[..., None]
         self.cell_count = data.line_count[..., None]
         self.slot_count = data.count.sum(2)[..., None]
@@ -202,7 +196,7 @@ class Sweeper:
     def sweep(self, theta: Theta) -> Theta:
         """Return the scales (log-scales, draws last) after one sweep."""
         theta = dict(theta)
-        self.deviations = draw_deviations(self.structure, theta, self.block, self.generator)
+        self._draw(theta)
         self._fit()
         for scale in self.structure.scales:
             if scale.name == self.structure.noise:
@@ -210,6 +204,34 @@ class Sweeper:
             elif self.users[scale.name] or self.children[scale.name]:
                 self._move(theta, scale)
         return theta
+
+    def _draw(self, theta: Theta) -> None:
+        """Draw every location from the exact joint conditional.
+
+        What the genes say of the shared locations does not depend on the shared locations' own scales. Given it, those
+        and the scales are drawn in turn a few times: alone they mix slowly, as few lineages say little of them.
+        """
+        block, generator = self.block, self.generator
+        collapsed = collapse(self.structure, theta, block)
+        eliminated = collapsed.eliminated
+        self.deviations = {}
+        if collapsed.natural is not None:
+            for repeat in range(SHARED_REPEATS):
+                self.deviations, column, _ = draw_shared_deviations(
+                    self.structure, theta, block, collapsed.natural, generator
+                )
+                if repeat < SHARED_REPEATS - 1:
+                    for scale in self.of_shared:
+                        self._move_held(theta, scale, [scale], self._prior)
+            eliminated = eliminate(block.data, collapsed.spread, column)
+        dense, leaf = draw_genes(
+            block.data,
+            collapsed.spread,
+            eliminated,
+            _normal(eliminated.scale, generator),
+            _normal(eliminated.weight, generator),
+        )
+        self.deviations |= split_genes(self.structure, theta, block, dense.transpose(1, 2), leaf, generator)
 
     def _fit(self) -> None:
         """Compute what the deviations predict, by column and sgRNA, and what they leave, summed over rows."""

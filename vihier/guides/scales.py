@@ -35,6 +35,11 @@ class ScaleGuide(PyroModule):
         If a scale is indexed by a plate other than gene, line or lineage, or by two.
     """
 
+    origin: Tensor
+    unit: Tensor
+    gene_origin: Tensor
+    gene_unit: Tensor
+
     def __init__(self, structure: Structure, sizes: dict[str, int], start: Theta) -> None:
         super().__init__()
         for scale in structure.scales:
@@ -47,15 +52,22 @@ class ScaleGuide(PyroModule):
         # The regressors of a gene's scales: the unindexed scales.
         self.scalar = [i for i, scale in enumerate(self._owners()) if not scale.plates]
         like = next(iter(start.values()))
-        self.loc = nn.Parameter(torch.cat([start[scale.name].reshape(-1) for scale in self.global_sites]))
+        # Means move in units of the sd that they start with, so that one learning rate suits all of them.
+        self.register_buffer("origin", torch.cat([start[scale.name].reshape(-1) for scale in self.global_sites]))
+        self.register_buffer("unit", like.new_full((n_global,), 0.2))
+        self.steps = nn.Parameter(like.new_zeros(n_global))
         self.log_diagonal = nn.Parameter(like.new_full((n_global,), math.log(0.2)))
         full_rank = n_global <= FULL_RANK_UP_TO
         self.lower = nn.Parameter(like.new_zeros(n_global, n_global)) if full_rank else None
         gene_start = [start[scale.name] for scale in self.gene_sites]
-        self.gene_loc = nn.Parameter(torch.stack(gene_start, -1) if gene_start else like.new_zeros(sizes["gene"], 0))
-        self.gene_log_diagonal = nn.Parameter(like.new_full((sizes["gene"], n_own), math.log(0.3)))
-        self.gene_lower = nn.Parameter(like.new_zeros(sizes["gene"], n_own, n_own))
-        self.gene_slope = nn.Parameter(like.new_zeros(sizes["gene"], n_own, len(self.scalar)))
+        n_genes = sizes["gene"]
+        gene_origin = torch.stack(gene_start, -1) if gene_start else like.new_zeros(n_genes, 0)
+        self.register_buffer("gene_origin", gene_origin)
+        self.register_buffer("gene_unit", torch.full_like(gene_origin, 0.3))
+        self.gene_steps = nn.Parameter(torch.zeros_like(gene_origin))
+        self.gene_log_diagonal = nn.Parameter(like.new_full((n_genes, n_own), math.log(0.3)))
+        self.gene_lower = nn.Parameter(like.new_zeros(n_genes, n_own, n_own))
+        self.gene_slope = nn.Parameter(like.new_zeros(n_genes, n_own, len(self.scalar)))
 
     def _owners(self) -> list[Scale]:
         return [scale for scale, size in zip(self.global_sites, self.sizes, strict=True) for _ in range(size)]
@@ -64,15 +76,22 @@ class ScaleGuide(PyroModule):
         """Set the standard deviations of the log-scales, by site."""
         with torch.no_grad():
             joined = torch.cat([sd[scale.name].reshape(-1) for scale in self.global_sites])
-            self.log_diagonal.copy_(joined.clamp(1e-3, 1.0).log())
+            self.unit.copy_(joined.clamp(1e-3, 1.0))
+            self.log_diagonal.copy_(self.unit.log())
             for i, scale in enumerate(self.gene_sites):
-                self.gene_log_diagonal[:, i] = sd[scale.name].clamp(1e-3, 1.0).log()
+                self.gene_unit[:, i] = sd[scale.name].clamp(1e-3, 1.0)
+                self.gene_log_diagonal[:, i] = self.gene_unit[:, i].log()
+
+    @property
+    def loc(self) -> Tensor:
+        """Means of the global log-scales, shape [E]."""
+        return self.origin + self.unit * self.steps
 
     def sd(self) -> Tensor:
         """Return the posterior sds of the global log-scales, shape [E]."""
         variance = (2 * self.log_diagonal).exp()
         if self.lower is not None:
-            variance = variance + torch.tril(self.lower, -1).square().sum(1)
+            variance = variance + (self.unit[:, None] * torch.tril(self.lower, -1)).square().sum(1)
         return variance.sqrt().detach()
 
     def sample_globals(self, noise: Tensor) -> tuple[Theta, Tensor, Tensor]:
@@ -90,10 +109,13 @@ class ScaleGuide(PyroModule):
         diagonal = self.log_diagonal.exp()
         shift = noise * diagonal
         if self.lower is not None:
-            shift = shift + noise @ torch.tril(self.lower, -1).T
+            shift = shift + self.unit * (noise @ torch.tril(self.lower, -1).T)
         log_q = -0.5 * (noise.square() + math.log(2 * math.pi)).sum(-1) - self.log_diagonal.sum()
         theta = self.unflatten((self.loc + shift).T)
         return theta, log_q, shift[:, self.scalar]
+
+    def _gene_loc(self, genes: Tensor) -> Tensor:
+        return self.gene_origin[genes] + self.gene_unit[genes] * self.gene_steps[genes]
 
     def unflatten(self, values: Tensor) -> Theta:
         """Split [E, N] by site."""
@@ -115,6 +137,6 @@ class ScaleGuide(PyroModule):
         if not self.gene_sites:
             return {}, noise.sum(1)
         lower = torch.tril(self.gene_lower[genes], -1) + torch.diag_embed(self.gene_log_diagonal[genes].exp())
-        values = self.gene_loc[genes][..., None] + self.gene_slope[genes] @ standard.T + lower @ noise
+        values = self._gene_loc(genes)[..., None] + self.gene_slope[genes] @ standard.T + lower @ noise
         log_q = -0.5 * (noise.square() + math.log(2 * math.pi)).sum(1) - self.gene_log_diagonal[genes].sum(1)[:, None]
         return {scale.name: values[:, i] for i, scale in enumerate(self.gene_sites)}, log_q

@@ -10,26 +10,38 @@ import torch
 from torch import Tensor
 
 from vihier.errors import FitError
-from vihier.guides.block import Block, Theta, make_block, shared_design, variances
-from vihier.guides.evidence import collapse, gene_log_prior, global_log_prior, shared_posterior, sum_natural
-from vihier.guides.interweave import Sweeper, split_genes, split_shared
+from vihier.guides.block import Block, Theta, make_block, variances
+from vihier.guides.evidence import (
+    collapse,
+    collapsed_log_joint,
+    gene_log_prior,
+    global_log_prior,
+    shared_posterior,
+    sum_natural,
+)
+from vihier.guides.interweave import Sweeper, draw_shared_deviations, split_genes
 from vihier.guides.scales import ScaleGuide
 from vihier.guides.structure import Structure, read_structure
 from vihier.guides.values import centre, locations_of, to_sites, unpad
-from vihier.inference.batches import GeneBlocks
+from vihier.inference.batches import GeneBlocks, full_batch
 from vihier.inference.device import generator
 from vihier.inference.progress import Progress
-from vihier.kernels.elimination import NaturalParameters, draw_genes, draw_shared, eliminate
+from vihier.kernels.elimination import NaturalParameters, draw_genes, eliminate
 from vihier.models.batch import Batch
 from vihier.models.program import Program
 from vihier.screen import Screen
 
-# Sizes are in elements of an array [genes, lines, draws].
-ELEMENTS_AT_ONCE = 4_000_000
-SWEEP_BUDGET = 150_000_000
-START_BUDGET = 200_000_000
-WINDOW = 25
-DRIFT = 0.1
+# Sizes in elements of an array [genes, lines, draws], or [genes, sgRNAs, lines] for a block.
+ELEMENTS_AT_ONCE = 400_000
+BLOCK_ELEMENTS = 1_000_000
+WHOLE_UP_TO = 1_000_000
+SWEEP_BUDGET = 60_000_000
+START_BUDGET = 100_000
+SMALL_SCREEN = 20_000
+PARTICLE_BUDGET = 100_000
+REFRESH = 10
+WINDOW = 20
+DRIFT = 0.2
 """A fit has converged when no global log-scale's mean moved by more of its posterior sd between two windows."""
 
 
@@ -37,14 +49,16 @@ DRIFT = 0.1
 class Settings:
     """How the scales are fitted and drawn.
 
-    `particles` draws of the scales make one step's estimate of the ELBO; `sweeps` interweaving sweeps follow the guide
-    where the screen is small enough for them.
+    `particles` draws of the scales at most make one step's estimate of the ELBO. Where the screen is small enough, the
+    guide's draws are chains that are moved by `burn_in` interweaving sweeps and then give `kept` draws each, one a
+    sweep.
     """
 
     max_steps: int = 400
     particles: int = 8
-    learning_rate: float = 0.05
-    sweeps: int = 6
+    learning_rate: float = 0.1
+    burn_in: int = 5
+    kept: int = 4
     start_chains: int = 16
     start_sweeps: int = 12
 
@@ -154,7 +168,9 @@ def fit_structured(
     settings = Settings() if max_steps is None else Settings(max_steps=max_steps)
     probe = GeneBlocks(screen, 2, "cpu", torch.float64)[0]
     structure = read_structure(program.model, probe)
-    size = min(batch_size or screen.n_genes, screen.n_genes)
+    # As many genes at once as keep the arrays of a step to some megabytes.
+    fitting = max(1, BLOCK_ELEMENTS // (8 * screen.n_lines))
+    size = min(batch_size or fitting, screen.n_genes)
     blocks = [make_block(structure, batch) for batch in GeneBlocks(screen, size, device, dtype)]
     fitter = _Fitter(structure, blocks, screen, seed, settings, progress)
     fitter.start(init)
@@ -182,6 +198,10 @@ class _Fitter:
         self.cells = screen.n_genes * screen.n_lines
         self.like = blocks[0].data.square
         self.guide: ScaleGuide
+        self.frozen: NaturalParameters | None = None
+        self.whole: Block | None = blocks[0] if len(blocks) == 1 else None
+        if self.whole is None and self.cells <= WHOLE_UP_TO:
+            self.whole = make_block(structure, full_batch(screen, self.like.device, self.like.dtype))
 
     def _random(self, *keys: int | str) -> torch.Generator:
         return generator(self.like.device, self.seed, *keys)
@@ -191,7 +211,9 @@ class _Fitter:
 
     def start(self, init: Theta | None) -> None:
         """Start the guide at log-scales given, or from short interweaving chains on the data."""
-        chains = self.settings.start_chains
+        settings = self.settings
+        chains = max(2, min(settings.start_chains, START_BUDGET // self.cells))
+        sweeps = settings.start_sweeps
         random = self._random("start")
         theta = {
             scale.name: self._normal(*(self.sizes[plate] for plate in scale.plates), chains, random=random) * 0.3 - 1
@@ -201,13 +223,13 @@ class _Fitter:
             if name in theta:
                 theta[name] = torch.where(value[..., None].isfinite(), value[..., None].to(self.like), theta[name])
         kept: list[Theta] = []
-        if len(self.blocks) == 1 and self.cells * chains * self.settings.start_sweeps <= START_BUDGET and init is None:
-            self.progress.start("start", self.settings.start_sweeps)
-            sweeper = Sweeper(self.structure, self.blocks[0], random)
-            for sweep in range(self.settings.start_sweeps):
+        if self.whole is not None and init is None:
+            self.progress.start("start", sweeps)
+            sweeper = Sweeper(self.structure, self.whole, random)
+            for sweep in range(sweeps):
                 theta = sweeper.sweep(theta)
                 self.progress.update(sweep + 1)
-                if sweep >= self.settings.start_sweeps // 2:
+                if sweep >= sweeps // 2:
                     kept.append(theta)
         pooled = {name: torch.cat([x[name] for x in kept], -1) if kept else value for name, value in theta.items()}
         self.guide = ScaleGuide(self.structure, self.sizes, {name: value.mean(-1) for name, value in pooled.items()})
@@ -227,7 +249,7 @@ class _Fitter:
         converged, reason = False, f"it was stopped after {settings.max_steps} steps, before its means stood still"
         for step in range(settings.max_steps):
             optimiser.zero_grad(set_to_none=True)
-            elbo = self._step(self._random("step", step))
+            elbo = self._step(step)
             if not np.isfinite(elbo):
                 raise FitError(
                     f"step {step + 1}: the ELBO is {elbo}; look for extreme lfc values (vihier validate), or give "
@@ -263,66 +285,69 @@ class _Fitter:
         return {"step": steps, "elbo_per_row": np.array(elbos), "drift": drift_of_step}, converged, reason
 
     def _noise(self, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Antithetic standard normals for the globals, [N, E], and for the genes' scales, [G, m, N]."""
-        half = max(1, self.settings.particles // 2)
+        """Draw standard normals for the globals, [N, E], and the genes' scales, [G, m, N]; antithetic from two on."""
+        particles = min(self.settings.particles, PARTICLE_BUDGET // self.cells)
+        half = max(1, particles // 2)
         e = self._normal(half, len(self.guide.loc), random=random)
         own = self._normal(self.sizes["gene"], len(self.guide.gene_sites), half, random=random)
+        if particles < 2:
+            return e, own
         return torch.cat([e, -e]), torch.cat([own, -own], -1)
 
-    def _step(self, random: torch.Generator) -> float:
-        """Accumulate the gradient of the ELBO over all blocks and return the ELBO.
+    def _step(self, step: int) -> float:
+        """Accumulate the gradient of the ELBO and return the ELBO."""
+        random = self._random("step", step)
+        if self.cells <= SMALL_SCREEN and len(self.blocks) == 1:
+            return self._joint_step(random)
+        if step % REFRESH == 0:
+            with torch.no_grad():
+                self.frozen = self._natural(self._centre())
+        return self._blocked_step(random)
 
-        Blocks are visited twice: for the natural parameters of what genes share, then for the gradient, with the
-        derivatives of the shared part held fixed. The gradient is that of all genes at once, in a block's memory.
+    def _joint_step(self, random: torch.Generator) -> float:
+        """One block: the locations shared by genes are integrated out at every draw of the scales."""
+        guide, structure, block = self.guide, self.structure, self.blocks[0]
+        noise, own_noise = self._noise(random)
+        theta, log_q, standard = guide.sample_globals(noise)
+        own, own_log_q = guide.sample_genes(own_noise, standard, block.batch.gene_idx)
+        elbo = collapsed_log_joint(structure, theta | own, block) - log_q - own_log_q.sum(0)
+        (-elbo.mean() / self.n_rows).backward()
+        return float(elbo.detach().mean())
+
+    def _blocked_step(self, random: torch.Generator) -> float:
+        """Many blocks: shared locations are drawn given what genes said of them when it was last summed up.
+
+        With q(u) proportional to p(u) exp(b u - u Lambda u / 2), whose normaliser is Z, log p(u) - log q(u) is
+        log Z - b u + u Lambda u / 2. Each block's gradient is taken while the block is at hand; the sum over blocks is
+        that of all genes at once.
         """
         guide, structure = self.guide, self.structure
         noise, own_noise = self._noise(random)
-        theta, log_q, standard = guide.sample_globals(noise)
         n = len(noise)
-        if len(self.blocks) == 1:
-            block = self.blocks[0]
-            own, own_log_q = guide.sample_genes(own_noise, standard, block.batch.gene_idx)
-            both = theta | own
-            collapsed = collapse(structure, both, block)
-            elbo = collapsed.eliminated.log_evidence.sum(0) - log_q
-            elbo = elbo + (gene_log_prior(structure, both, block) - own_log_q).sum(0)
-            elbo = elbo + global_log_prior(structure, theta, block)
-            if shared_design(structure, block)[1].shape[1]:
-                elbo = elbo + shared_posterior(structure, theta, block, collapsed.natural).log_evidence
-            (-elbo.mean() / self.n_rows).backward()
-            return float(elbo.detach().mean())
+        theta, log_q, standard = guide.sample_globals(noise)
         held = {name: value.detach().requires_grad_() for name, value in theta.items()}
         held_standard = standard.detach().requires_grad_()
-        parts = []
-        with torch.no_grad():
-            for block in self.blocks:
-                own, _ = guide.sample_genes(own_noise[block.batch.gene_idx], held_standard, block.batch.gene_idx)
-                parts.append(collapse(structure, held | own, block).natural)
-        natural = sum_natural(parts)
-        natural.precision.requires_grad_()
-        natural.rhs.requires_grad_()
-        first = self.blocks[0]
-        shared = global_log_prior(structure, held, first)
-        if shared_design(structure, first)[1].shape[1]:
-            shared = shared + shared_posterior(structure, held, first, natural).log_evidence
+        shared = global_log_prior(structure, held, self.blocks[0])
+        column = None
+        correction = 0.0
+        if self.frozen is not None:
+            natural = NaturalParameters(self.frozen.precision.expand(n, -1, -1), self.frozen.rhs.expand(n, -1))
+            shared = shared + shared_posterior(structure, held, self.blocks[0], natural).log_evidence
+            with torch.no_grad():
+                _, column, elements = draw_shared_deviations(structure, held, self.blocks[0], natural, random)
+                said = (natural.rhs.T * elements).sum(0)
+                said = said - 0.5 * (elements * (self.frozen.precision[0] @ elements)).sum(0)
+                correction = float(said.mean())
         (-shared.sum() / (n * self.n_rows)).backward()
-        total = float((shared.detach() - log_q.detach()).mean())
-        slope = NaturalParameters(
-            natural.precision.new_zeros(()) if natural.precision.grad is None else natural.precision.grad,
-            natural.rhs.new_zeros(()) if natural.rhs.grad is None else natural.rhs.grad,
-        )
+        total = float((shared.detach() - log_q.detach()).mean()) - correction
         for block in self.blocks:
             genes = block.batch.gene_idx
             own, own_log_q = guide.sample_genes(own_noise[genes], held_standard, genes)
             both = held | own
-            collapsed = collapse(structure, both, block)
-            mine = collapsed.eliminated.log_evidence.sum(0) + (gene_log_prior(structure, both, block) - own_log_q).sum(
-                0
-            )
+            evidence = eliminate(block.data, variances(structure, both, block), column).log_evidence
+            mine = (evidence + gene_log_prior(structure, both, block) - own_log_q).sum(0)
+            (-mine.sum() / (n * self.n_rows)).backward()
             total += float(mine.detach().mean())
-            loss = -mine.sum() / (n * self.n_rows)
-            loss = loss + (slope.precision * collapsed.natural.precision).sum()
-            (loss + (slope.rhs * collapsed.natural.rhs).sum()).backward()
         outputs = [*theta.values(), standard, log_q]
         gradients = [held[name].grad for name in theta]
         gradients += [held_standard.grad, torch.full_like(log_q, 1 / (n * self.n_rows))]
@@ -332,53 +357,73 @@ class _Fitter:
 
     def draw(self, draws: int) -> tuple[Theta, Theta, Tensor]:
         """Draw scales and shared locations; the scales are moved by interweaving sweeps where that is affordable."""
-        chunk = max(1, min(draws, ELEMENTS_AT_ONCE // self.cells))
-        sweeps = self.settings.sweeps if self.cells * draws * self.settings.sweeps <= SWEEP_BUDGET else 0
-        sweeps = sweeps if len(self.blocks) == 1 else 0
-        starts = range(0, draws, chunk)
-        self.progress.start("draw", len(starts) * (sweeps + 1))
+        settings = self.settings
+        sweeps = settings.burn_in + settings.kept
+        swept = self.whole is not None and self.cells * draws * sweeps // settings.kept <= SWEEP_BUDGET
+        each = settings.kept if swept else 1
+        chains = -(-draws // each)
+        chunk = max(1, min(chains, ELEMENTS_AT_ONCE // self.cells)) if swept else chains
+        starts = range(0, chains, chunk)
+        self.progress.start("draw", len(starts))
         parts: list[tuple[Theta, Theta, Tensor]] = []
         with torch.no_grad():
+            frozen = None if swept else self._natural(self._centre())
             for number, first in enumerate(starts):
                 random = self._random("draws", number)
-                n = min(chunk, draws - first)
+                n = min(chunk, chains - first)
                 theta, _, standard = self.guide.sample_globals(self._normal(n, len(self.guide.loc), random=random))
                 own_noise = self._normal(self.sizes["gene"], len(self.guide.gene_sites), n, random=random)
                 genes = torch.arange(self.sizes["gene"], device=self.like.device)
                 theta |= self.guide.sample_genes(own_noise, standard, genes)[0]
-                if sweeps:
-                    sweeper = Sweeper(self.structure, self.blocks[0], random)
+                if swept:
+                    assert self.whole is not None
+                    sweeper = Sweeper(self.structure, self.whole, random)
+                    kept = []
                     for sweep in range(sweeps):
                         theta = sweeper.sweep(theta)
-                        self.progress.update(number * (sweeps + 1) + sweep + 1)
-                parts.append((theta, *self._draw_shared(theta, random)))
-                self.progress.update((number + 1) * (sweeps + 1))
-        return (
-            _concatenate([x[0] for x in parts]),
-            _concatenate([x[1] for x in parts]),
-            torch.cat([x[2] for x in parts], -1),
-        )
+                        if sweep >= settings.burn_in:
+                            kept.append(theta)
+                    theta = _concatenate(kept)
+                parts.append((theta, *self._draw_shared(theta, random, frozen)))
+                self.progress.update(number + 1)
+        theta, shared = _concatenate([x[0] for x in parts]), _concatenate([x[1] for x in parts])
+        column = torch.cat([x[2] for x in parts], -1)
+        return _first(theta, draws), _first(shared, draws), column[..., :draws]
 
-    def _draw_shared(self, theta: Theta, random: torch.Generator) -> tuple[Theta, Tensor]:
-        first = self.blocks[0]
-        resolution, design = shared_design(self.structure, first)
-        n = next(iter(theta.values())).shape[-1]
-        if not design.shape[1]:
-            return {}, self.like.new_zeros(self.sizes["line"], n)
-        natural = sum_natural(
-            [collapse(self.structure, self._own(theta, block), block).natural for block in self.blocks]
-        )
-        posterior = shared_posterior(self.structure, theta, first, natural)
-        totals = draw_shared(posterior, self._normal(n, design.shape[1], random=random)).T
-        column = design @ totals
-        column = column if resolution is None else resolution @ column
-        return split_shared(self.structure, theta, first, totals, random), column
+    def _centre(self) -> Theta:
+        """Return the centre of the guide, as one draw of all log-scales."""
+        guide = self.guide
+        theta, _, standard = guide.sample_globals(self.like.new_zeros(1, len(guide.loc)))
+        genes = torch.arange(self.sizes["gene"], device=self.like.device)
+        own_noise = self.like.new_zeros(self.sizes["gene"], len(guide.gene_sites), 1)
+        return theta | guide.sample_genes(own_noise, standard, genes)[0]
+
+    def _natural(self, theta: Theta) -> NaturalParameters | None:
+        return sum_natural([collapse(self.structure, self._own(theta, block), block).natural for block in self.blocks])
+
+    def _draw_shared(
+        self, theta: Theta, random: torch.Generator, frozen: NaturalParameters | None
+    ) -> tuple[Theta, Tensor]:
+        """Draw the shared locations; where `frozen` is given, with the data's part held at the guide's centre."""
+        n_draws = next(iter(theta.values())).shape[-1]
+        if frozen is None:
+            natural = self._natural(theta)
+        else:
+            natural = NaturalParameters(frozen.precision.expand(n_draws, -1, -1), frozen.rhs.expand(n_draws, -1))
+        if natural is None:
+            return {}, self.like.new_zeros(self.sizes["line"], n_draws)
+        deviations, column, _ = draw_shared_deviations(self.structure, theta, self.blocks[0], natural, random)
+        return deviations, column
 
     def _own(self, theta: Theta, block: Block) -> Theta:
         return {
             scale.name: theta[scale.name][block.batch.gene_idx] if scale.plates == ("gene",) else theta[scale.name]
             for scale in self.structure.scales
         }
+
+
+def _first(values: Theta, draws: int) -> Theta:
+    return {name: value[..., :draws] for name, value in values.items()}
 
 
 def _concatenate(parts: Sequence[Theta]) -> Theta:

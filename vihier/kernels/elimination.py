@@ -228,10 +228,15 @@ def _sgrna_block(
     if variances.gene_line is not None:
         pooled = variances.gene_line * tau.square() * shrink
         slot_rhs = slot_rhs - data.count @ (pooled * residual_total)
-        i, j = torch.meshgrid(torch.arange(n_slots), torch.arange(n_slots), indexing="ij")
-        lower = (torch.maximum(i, j) * (torch.maximum(i, j) + 1) // 2 + torch.minimum(i, j)).to(tau.device)
-        products = (data.pairs @ pooled)[:, lower.reshape(-1)].transpose(1, 2)
-        precision = precision - products.reshape(n_genes, len(tau), n_slots, n_slots)
+        if 2 * len(tau) <= n_slots:
+            # Few draws: one small matrix product for each gene and draw reads less than the table of pairs.
+            scaled = data.count[:, None] * pooled.permute(0, 2, 1)[:, :, None]
+            precision = precision - scaled @ data.count.mT[:, None]
+        else:
+            i, j = torch.meshgrid(torch.arange(n_slots), torch.arange(n_slots), indexing="ij")
+            lower = (torch.maximum(i, j) * (torch.maximum(i, j) + 1) // 2 + torch.minimum(i, j)).to(tau.device)
+            products = (data.pairs @ pooled)[:, lower.reshape(-1)].transpose(1, 2)
+            precision = precision - products.reshape(n_genes, len(tau), n_slots, n_slots)
     return precision, slot_rhs
 
 
@@ -270,9 +275,10 @@ def natural_parameters(
         rhs = residual.T @ resolution
     if block.chol is None:
         return NaturalParameters(precision, rhs)
+    # Draws first, so that genes and d flatten to the rows of one matrix product per draw without a copy.
     cross = _cross(data, variances, block, resolution)
-    half = torch.linalg.solve_triangular(block.chol, block.scale[..., None] * cross, upper=False)
-    half = half.transpose(0, 1).flatten(1, 2)
+    scaled = block.scale.transpose(0, 1)[..., None] * cross
+    half = torch.linalg.solve_triangular(block.chol.transpose(0, 1), scaled, upper=False).flatten(1, 2)
     solution = block.solution.transpose(0, 1).flatten(1, 2)
     return NaturalParameters(
         precision - half.transpose(1, 2) @ half, rhs - (half.transpose(1, 2) @ solution[..., None])[..., 0]
@@ -280,21 +286,21 @@ def natural_parameters(
 
 
 def _cross(data: GeneData, variances: Variances, block: Eliminated, resolution: Tensor | None) -> Tensor:
-    """Precision between d and t, shape [B, N, D, R]."""
+    """Precision between d and t, shape [N, B, D, R]."""
     parts = []
     tau = 1.0 / variances.noise
     if variances.sgrna is not None:
-        shrunk = tau * block.leaf_shrink
+        shrunk = (tau * block.leaf_shrink).permute(2, 0, 1)
         if resolution is None:
-            parts.append(data.count[:, None] * shrunk.permute(0, 2, 1)[:, :, None])
+            parts.append(data.count * shrunk[:, :, None])
         else:
-            parts.append(torch.einsum("bkc,bcn,cr->bnkr", data.count, shrunk, resolution))
-    weight = block.weight.transpose(1, 2)
+            parts.append(torch.einsum("bkc,nbc,cr->nbkr", data.count, shrunk, resolution))
+    weight = block.weight.permute(2, 0, 1)
     if variances.gene_lineage is not None:
         if resolution is None:
             parts.append(weight[:, :, None] * data.lineage.T)
         else:
-            parts.append(torch.einsum("bnc,cl,cr->bnlr", weight, data.lineage, resolution))
+            parts.append(torch.einsum("nbc,cl,cr->nblr", weight, data.lineage, resolution))
     if variances.gene is not None:
         parts.append((weight if resolution is None else weight @ resolution)[:, :, None])
     return torch.cat(parts, 2)
@@ -305,17 +311,16 @@ class SharedPosterior:
     """The shared tables given the scales: u = scale * chol^-T (solution + standard normal).
 
     log_evidence [N] is what integrating u adds to the genes' log evidence at t = 0; chol [N, P, P], scale and solution
-    [N, P]; `design` [R, P] takes u to t.
+    [N, P].
     """
 
     log_evidence: Tensor
     chol: Tensor
     scale: Tensor
     solution: Tensor
-    design: Tensor
 
 
-def solve_shared(natural: NaturalParameters, scale: Tensor, design: Tensor) -> SharedPosterior:
+def solve_shared(natural: NaturalParameters, scale: Tensor, coarse: Tensor) -> SharedPosterior:
     """Integrate the shared tables out.
 
     Parameters
@@ -323,18 +328,19 @@ def solve_shared(natural: NaturalParameters, scale: Tensor, design: Tensor) -> S
     natural : NaturalParameters
         Summed over all genes of the screen.
     scale : Tensor
-        Prior sds of the P shared deviations, shape [N, P].
-    design : Tensor
-        Which of them each element of t is a sum of, shape [R, P].
+        Prior sds of the P shared deviations, shape [N, P]: first those of the R elements of t, then the coarser ones.
+    coarse : Tensor
+        Which of the coarser deviations each element of t also has, one-hot, shape [R, P - R].
     """
-    precision = design.T @ (natural.precision @ design)
+    side = natural.precision @ coarse
+    precision = torch.cat([torch.cat([natural.precision, side], 2), torch.cat([side.mT, coarse.T @ side], 2)], 1)
     whitened = scale[:, :, None] * precision * scale[:, None, :]
-    whitened = whitened + torch.eye(whitened.shape[-1], dtype=whitened.dtype, device=whitened.device)
+    whitened.diagonal(dim1=-2, dim2=-1).add_(1.0)
     chol = torch.linalg.cholesky(whitened)
-    rhs = (scale * (natural.rhs @ design))[..., None]
-    solution = torch.linalg.solve_triangular(chol, rhs, upper=False)[..., 0]
+    rhs = scale * torch.cat([natural.rhs, natural.rhs @ coarse], 1)
+    solution = torch.linalg.solve_triangular(chol, rhs[..., None], upper=False)[..., 0]
     log_evidence = 0.5 * solution.square().sum(-1) - chol.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return SharedPosterior(log_evidence, chol, scale, solution, design)
+    return SharedPosterior(log_evidence, chol, scale, solution)
 
 
 def draw_shared(posterior: SharedPosterior, noise: Tensor) -> Tensor:
