@@ -15,3 +15,7 @@ class FitError(VihierError):
 
 class ScreenWarning(UserWarning):
     """Something in a screen's table that was read, and that its owner should look at."""
+
+
+class FitWarning(UserWarning):
+    """Something about a fit that its reader should know: it did not converge, or rests on the prior."""

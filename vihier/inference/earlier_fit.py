@@ -10,7 +10,7 @@ import torch
 from torch.distributions import constraints
 
 from vihier.errors import VihierError
-from vihier.inference.sites import FILE_DIMS, Site
+from vihier.inference.sites import FILE_DIMS, Site, Sites
 from vihier.models.batch import Batch
 from vihier.posterior.layout import ordered_dims
 from vihier.posterior.reader import Posterior, open_posterior
@@ -55,6 +55,23 @@ class EarlierFit:
                         torch.get_default_dtype()
                     )
         return found
+
+    def log_scales(self, sites: Sites) -> dict[str, torch.Tensor]:
+        """Logarithms of the medians of all scales, for the whole screen, by name; NaN where it has no such label."""
+        found: dict[str, torch.Tensor] = {}
+        for site in sites.latent:
+            if site.support is constraints.positive:
+                axes = [dim for dim in site.axis_dims() if dim is not None]
+                if self.posterior.variables.get(site.name) == tuple(ordered_dims(axes)):
+                    moments = self.posterior.moments(site.name)["q50"]
+                    aligned = moments.reindex({dim: list(self._labels[dim]) for dim in axes if dim in self._labels})
+                    found[site.name] = torch.as_tensor(np.log(aligned.to_numpy()))
+        return found
+
+    @property
+    def created_at(self) -> str:
+        """When it was written."""
+        return str(self.posterior.attrs.get("created_at", ""))
 
     def check(self, sites: Sequence[Site]) -> None:
         """Refuse an earlier fit that has none of the sites.

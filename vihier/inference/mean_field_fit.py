@@ -75,7 +75,7 @@ class MeanFieldFit:
 
     def draw_locals(self, batch: Batch, global_draws: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Draw the sites of the batch's genes: site -> [n_draws, *shape there]."""
-        n_draws = len(next(iter(global_draws.values()))) if global_draws else len(self._log_q[-1])
+        n_draws = len(self._log_q[-1])
         first = int(batch.gene_idx[0])
         draws: dict[str, torch.Tensor] = {}
         self._log_q[first] = np.zeros(n_draws)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
-import pyro
 import torch
 from pyro import poutine
 from pyro.infer import Trace_ELBO
@@ -19,6 +17,7 @@ from vihier.models.batch import Batch
 # The shared sites of a screen in many blocks answer to gradients that are up to an epoch old; their steps are
 # shortened so that in one epoch they do not go further than in this many steps.
 STEPS_AN_EPOCH = 10
+MOST_WATCHED = 2_000
 
 
 class Optimiser(Protocol):
@@ -141,6 +140,7 @@ class UserOptimiser:
         self._adam: torch.optim.Adam | None = None
         self._averages: dict[str, torch.Tensor] = {}
         self._visits = 0
+        self._places = torch.zeros(0, dtype=torch.int64)
         self.names: list[str] = []
 
     def step(self, batch: Batch, number: int, rate: float) -> float:
@@ -161,16 +161,21 @@ class UserOptimiser:
         fresh = {name: value for name, value in found.items() if name not in self._parameters}
         for name, value in fresh.items():
             self._parameters[name] = value
-            self.names += [f"{name}[{i}]" for i in range(value.numel())]
             if self._adam is None:
                 self._adam = torch.optim.Adam([value])
             else:
                 self._adam.add_param_group({"params": [value]})
+        if fresh:
+            names = [f"{name}[{i}]" for name, value in self._parameters.items() for i in range(value.numel())]
+            self._places = torch.linspace(0, len(names) - 1, min(len(names), MOST_WATCHED)).long()
+            self.names = [names[i] for i in self._places.tolist()]
 
     def watched(self) -> np.ndarray:
-        """Return every parameter, unconstrained, [D]."""
-        values = [value.detach().cpu().numpy().ravel() for value in self._parameters.values()]
-        return np.concatenate(values) if values else np.zeros(0)
+        """Return the parameters, unconstrained, [D]: all, or as many as `MOST_WATCHED`, evenly spaced."""
+        if not self._parameters:
+            return np.zeros(0)
+        values = torch.cat([value.detach().reshape(-1) for value in self._parameters.values()])
+        return values[self._places.to(values.device)].cpu().numpy()
 
     def start_average(self) -> None:
         """Forget what was averaged so far."""
@@ -188,13 +193,6 @@ class UserOptimiser:
         with torch.no_grad():
             for name, average in self._averages.items():
                 self._parameters[name].copy_(average)
-
-
-@contextmanager
-def private_parameters() -> Iterator[None]:
-    """Keep what a user's guide registers with `pyro.param` out of the global store."""
-    with pyro.get_param_store().scope(), pyro.settings.context(module_local_params=False):
-        yield
 
 
 def _set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:

@@ -1,0 +1,327 @@
+"""`vihier.fit`: a screen and a program go in, a posterior file comes out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vihier.errors import FitWarning, VihierError
+from vihier.inference.batches import GeneBlocks, RowParts, genes_in_block
+from vihier.inference.columns import columns_read
+from vihier.inference.config import fingerprint, open_if_same, to_toml
+from vihier.inference.device import resolve_device, resolve_dtype, run_on, seed_of
+from vihier.inference.draws import DrawPlan, genes_at_once, write_draws, write_groups
+from vihier.inference.earlier_fit import EarlierFit
+from vihier.inference.fitted import Fitted
+from vihier.inference.mean_field_fit import fit_mean_field
+from vihier.inference.progress import Progress, open_progress
+from vihier.inference.sites import Sites, read_sites
+from vihier.inference.user_fit import fit_user_guide
+from vihier.models.batch import Batch
+from vihier.models.priors import check_prior_names
+from vihier.models.program import Program, load_program
+from vihier.posterior.reader import Posterior
+from vihier.posterior.writer import PosteriorWriter
+from vihier.screen import Screen, read_screen
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+GUIDES = ("structured", "mean_field")
+BATCHES = ("genes", "rows")
+# Rows of a part when batch="rows": large enough for its noise to be small beside that of the guide's draws.
+ROWS_IN_PART = 10_000
+
+Guide = str | Callable[[Batch], Any]
+
+
+def fit(
+    screen: Screen | str | os.PathLike[str] | pd.DataFrame,
+    model: str | Callable[[Batch], Any] | Program = "additive",
+    *,
+    guide: Guide = "structured",
+    draws: int = 1000,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype | None = None,
+    out: str | os.PathLike[str] | None = None,
+    priors: Mapping[str, Any] | None = None,
+    batch: str = "genes",
+    batch_size: int | None = None,
+    init: str | os.PathLike[str] | Posterior | None = None,
+    max_steps: int | None = None,
+    quiet: bool = False,
+    force: bool = False,
+) -> Posterior:
+    """Fit a model to a screen and write its posterior to a file.
+
+    Parameters
+    ----------
+    screen
+        A screen, or a table that `vihier.read_screen` reads.
+    model
+        Name of a model (`gene_lineage`, `additive`, `crossed`), or a Pyro program `def model(batch)` of one's own.
+    guide
+        `structured` (locations exact given the scales), `mean_field` (all independent), or a Pyro guide
+        `def guide(batch)` of one's own, trained by SVI.
+    draws
+        Posterior draws to write.
+    seed
+        The same seed gives the same file, bit by bit, on one machine with one number of threads.
+    device
+        `cpu`, `cuda` or `auto`.
+    dtype
+        `float32` or `float64`; None is the guide's own choice.
+    out
+        Posterior file to write. A fit that is there already, of the same screen, model, priors and configuration, is
+        opened and not repeated. None: a temporary file that lives as long as what is returned.
+    priors
+        Site -> prior in the place of the model's own: `{"mu_gamma": "Normal(0, 2)"}`, or a Pyro distribution.
+    batch
+        What a minibatch holds: all rows of some `genes`, or `rows` at random (not with `structured`).
+    batch_size
+        Genes, or rows, in a minibatch.
+    init
+        An earlier fit to start from. Labels are matched by name; new ones start from the prior.
+    max_steps
+        Largest number of optimisation steps. A fit that is cut short says that it did not converge.
+    quiet
+        No progress on standard error.
+    force
+        Replace what is at `out`.
+
+    Returns
+    -------
+    Posterior
+        `posterior.converged` says whether the stated rule of convergence was met.
+
+    Raises
+    ------
+    VihierError
+        One line: what was refused, where, and the cure.
+    FitError
+        If the fit broke down; it says at which step and what to try.
+
+    Examples
+    --------
+    >>> import pandas as pd, vihier
+    >>> table = pd.DataFrame({"sgrna": list("abcd") * 2, "hugo_symbol": list("AABB") * 2, "lineage": "skin",
+    ...     "depmap_id": ["ACH-1"] * 4 + ["ACH-2"] * 4, "lfc": [0.1, 0.2, -1.0, -1.1, 0.0, 0.1, -0.8, -1.2]})
+    >>> posterior = vihier.fit(table, "gene_lineage", guide="mean_field", draws=200, quiet=True)
+    >>> posterior.summary("effect", hugo_symbol="B")["mean"].between(-1.5, -0.5).all()
+    np.True_
+    """
+    asked = _Asked(isinstance(model, str), guide, draws, seed, batch, batch_size, max_steps, quiet)
+    asked.check()
+    program = load_program(model, priors)
+    table = screen if isinstance(screen, Screen) else read_screen(screen)
+    run = _Run.of(asked, program, table, resolve_device(device), dtype, init)
+    if out is None:
+        folder = Path(tempfile.mkdtemp(prefix="vihier-"))
+        try:
+            run.write(folder / "fit.h5")
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return Posterior(folder / "fit.h5", owned_tempdir=folder)
+    path = Path(out)
+    _check_out(path)
+    there = None if force else open_if_same(path, run.screen_hash, run.config)
+    if there is not None:
+        return there
+    run.write(path)
+    return Posterior(path)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Arguments that do not depend on the screen."""
+
+    named_model: bool
+    guide: Guide
+    draws: int
+    seed: int
+    batch: str
+    batch_size: int | None
+    max_steps: int | None
+    quiet: bool
+
+    def check(self) -> None:
+        """Refuse what cannot be meant."""
+        if isinstance(self.guide, str) and self.guide not in GUIDES:
+            raise VihierError(
+                f"guide {self.guide!r}: there is none of that name; choose {' or '.join(GUIDES)}, or give a function"
+            )
+        if not isinstance(self.guide, str) and not callable(self.guide):
+            raise VihierError(f"guide {self.guide!r}: give {' or '.join(GUIDES)}, or a Pyro guide of a batch")
+        if self.batch not in BATCHES:
+            raise VihierError(f"batch {self.batch!r}: not known; choose {' or '.join(BATCHES)}")
+        if self.batch == "rows" and self.guide == "structured":
+            raise VihierError("batch 'rows': the structured guide takes gene blocks; use --batch genes or mean_field")
+        for name, least in (("draws", 1), ("batch_size", 1), ("max_steps", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value is None and name in ("batch_size", "max_steps"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) < 2**63:
+                raise VihierError(f"{name} {value!r}: give a whole number, {least} or more")
+
+    @property
+    def guide_name(self) -> str:
+        """Name that the file gives the guide."""
+        return self.guide if isinstance(self.guide, str) else getattr(self.guide, "__name__", type(self.guide).__name__)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Everything settled: what will run, on what, and how it is described."""
+
+    asked: _Asked
+    program: Program
+    screen: Screen
+    device: torch.device
+    dtype: torch.dtype
+    init: EarlierFit | None
+    batch_size: int | None
+    sites: Sites
+    screen_hash: str
+    config: str
+
+    @classmethod
+    def of(
+        cls,
+        asked: _Asked,
+        program: Program,
+        screen: Screen,
+        device: torch.device,
+        dtype: str | torch.dtype | None,
+        init: str | os.PathLike[str] | Posterior | None,
+    ) -> _Run:
+        default = torch.float64 if asked.guide == "structured" else torch.float32
+        chosen = resolve_dtype(dtype, default)
+        with run_on(device, chosen, validate=True):
+            # A few genes, and not all of them: mistakes in plates do not show on a whole screen.
+            first = GeneBlocks(screen, max(1, min(8, screen.n_genes // 2)), device, chosen)[0]
+            sites = read_sites(program.model, first)
+            check_prior_names(program.priors, sites.names)
+            read = columns_read(program.model, first)
+        _warn_of_small(screen)
+        earlier = None if init is None else EarlierFit(init if isinstance(init, Posterior) else Path(init), screen)
+        size = asked.batch_size
+        if size is None and asked.guide != "structured":
+            size = min(ROWS_IN_PART, screen.n_rows) if asked.batch == "rows" else genes_in_block(screen)
+        run = cls(asked, program, screen, device, chosen, earlier, size, sites, screen.content_hash(read), "")
+        return replace(run, config=to_toml(run._settings()))
+
+    def _settings(self) -> dict[str, Any]:
+        asked = self.asked
+        settings: dict[str, Any] = {"model": self.program.name}
+        if not asked.named_model:
+            settings["model_code"] = fingerprint(self.program.model)
+        settings["guide"] = asked.guide_name
+        if callable(asked.guide):
+            settings["guide_code"] = fingerprint(asked.guide)
+        settings |= {"draws": asked.draws, "seed": asked.seed, "device": self.device.type}
+        settings |= {"dtype": str(self.dtype).removeprefix("torch."), "batch": asked.batch}
+        settings |= {"batch_size": self.batch_size, "max_steps": asked.max_steps}
+        if self.init is not None:
+            settings |= {"init": str(self.init.posterior.path), "init_created_at": self.init.created_at}
+        return settings | ({"priors": dict(self.program.priors)} if self.program.priors else {})
+
+    def write(self, path: Path) -> None:
+        """Fit, and write the file."""
+        asked, program = self.asked, self.program
+        with open_progress(asked.quiet) as progress:
+            fitted = self._fit(progress)
+            blocks = GeneBlocks(self.screen, genes_at_once(self.screen, asked.draws), self.device, self.dtype)
+            with run_on(self.device, self.dtype):
+                plan = DrawPlan.of(program, self.sites, self.screen, blocks[0])
+                attrs = {
+                    "model": program.name,
+                    "guide": asked.guide_name,
+                    "seed": asked.seed,
+                    "priors": dict(program.priors),
+                    "config": self.config,
+                    "screen_hash": self.screen_hash,
+                    "reason": fitted.reason,
+                }
+                with PosteriorWriter(path, labels=plan.labels, n_draws=asked.draws, attrs=attrs) as writer:
+                    write_draws(writer, plan, fitted, blocks, asked.draws, progress)
+                    write_groups(writer, self.screen, fitted)
+                    writer.finish(
+                        converged=fitted.converged,
+                        not_identified={**program.not_identified, **fitted.not_identified},
+                    )
+        if not fitted.converged:
+            warnings.warn(f"the fit did not converge: {fitted.reason}", FitWarning, stacklevel=4)
+
+    def _fit(self, progress: Progress) -> Fitted:
+        asked = self.asked
+        if asked.guide == "structured":
+            return self._fit_structured(progress)
+        assert self.batch_size is not None
+        batches: GeneBlocks | RowParts
+        if asked.batch == "genes":
+            batches = GeneBlocks(self.screen, self.batch_size, self.device, self.dtype)
+        else:
+            parts_seed = seed_of(asked.seed, "parts")
+            batches = RowParts(self.screen, self.batch_size, parts_seed, self.device, self.dtype)
+        fitter = fit_mean_field if isinstance(asked.guide, str) else fit_user_guide(asked.guide, self.sites)
+        return fitter(
+            self.program,
+            self.screen,
+            batches=batches,
+            seed=asked.seed,
+            device=self.device,
+            dtype=self.dtype,
+            progress=progress,
+            max_steps=asked.max_steps,
+            init=self.init,
+        )
+
+    def _fit_structured(self, progress: Progress) -> Fitted:
+        from vihier.guides.structured_fit import fit_structured
+
+        init = None
+        if self.init is not None:
+            with run_on(self.device, self.dtype):
+                self.init.check(self.sites.latent)
+                init = self.init.log_scales(self.sites)
+        return fit_structured(
+            self.program,
+            self.screen,
+            draws=self.asked.draws,
+            seed=self.asked.seed,
+            device=self.device,
+            dtype=self.dtype,
+            batch_size=self.batch_size,
+            max_steps=self.asked.max_steps,
+            init=init,
+            progress=progress,
+        )
+
+
+def _check_out(path: Path) -> None:
+    if path.is_dir():
+        raise VihierError(f"{path}: is a directory; name a file")
+    if not path.parent.is_dir():
+        raise VihierError(f"{path}: the directory {path.parent} does not exist; make it first")
+
+
+def _warn_of_small(screen: Screen) -> None:
+    for count, what in ((screen.n_genes, "gene"), (screen.n_lines, "cell line")):
+        if count == 1:
+            warnings.warn(
+                f"the screen has one {what}: what is learned from the spread between {what}s (hyper-scales) rests on "
+                "the prior",
+                FitWarning,
+                stacklevel=4,
+            )
