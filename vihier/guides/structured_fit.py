@@ -24,7 +24,7 @@ from vihier.guides.scales import ScaleGuide
 from vihier.guides.structure import Structure, read_structure
 from vihier.guides.values import centre, locations_of, to_sites, unpad
 from vihier.inference.batches import GeneBlocks, full_batch
-from vihier.inference.device import generator
+from vihier.inference.device import generator, run_on
 from vihier.inference.progress import Progress
 from vihier.kernels.elimination import NaturalParameters, draw_genes, eliminate
 from vihier.models.batch import Batch
@@ -167,7 +167,8 @@ def fit_structured(
     """
     settings = Settings() if max_steps is None else Settings(max_steps=max_steps)
     probe = GeneBlocks(screen, 2, "cpu", torch.float64)[0]
-    structure = read_structure(program.model, probe)
+    with run_on(torch.device("cpu"), torch.float64):
+        structure = read_structure(program.model, probe)
     # As many genes at once as keep the arrays of a step to some megabytes.
     fitting = max(1, BLOCK_ELEMENTS // (8 * screen.n_lines))
     size = min(batch_size or fitting, screen.n_genes)
