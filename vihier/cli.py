@@ -10,6 +10,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from vihier.commands.fit import fit
+from vihier.commands.messages import say
 from vihier.commands.models import models
 from vihier.commands.simulate import simulate
 from vihier.commands.summary import summary
@@ -107,13 +108,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if status == INTERRUPTED:
         say("interrupted")
     return status or 0
-
-
-def say(text: str) -> None:
-    """Write one line to standard error: labels and file names are data, so nothing in them may break the line."""
-    line = " ".join(text.split())
-    shown = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in line)
-    typer.echo(f"vihier: {shown}", err=True)
 
 
 def _refuse(text: str) -> int:

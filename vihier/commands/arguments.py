@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from vihier.errors import VihierError
+from vihier.errors import ScreenWarning, VihierError
 
 if TYPE_CHECKING:
     from vihier.screen.screen import Screen
@@ -88,12 +89,15 @@ def labels(texts: Sequence[str] | None, option: str) -> list[str] | None:
 
 
 def read(path: Path, columns: list[str] | None, single_lineage: bool, on_conflict: Literal["error", "drop"]) -> Screen:
-    """Read the screen that the shared arguments describe."""
+    """Read the screen that the shared arguments describe; what deserves a second look is in its report."""
     from vihier.screen.read import read_screen
 
-    return read_screen(
-        path,
-        columns=pairs(columns, "--column", "lfc=LFC"),
-        single_lineage=single_lineage,
-        on_conflict=on_conflict,
-    )
+    with warnings.catch_warnings():
+        # The commands show the report, which says the same.
+        warnings.simplefilter("ignore", ScreenWarning)
+        return read_screen(
+            path,
+            columns=pairs(columns, "--column", "lfc=LFC"),
+            single_lineage=single_lineage,
+            on_conflict=on_conflict,
+        )

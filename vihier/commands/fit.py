@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import typer
 
 from vihier.commands import fit_options as options
 from vihier.commands.arguments import Columns, OnConflict, Priors, ScreenPath, SingleLineage, labels, pairs, read
+from vihier.commands.messages import say
+from vihier.errors import FitWarning
+
+if TYPE_CHECKING:
+    from vihier.screen.report import ReadReport
+    from vihier.screen.screen import Screen
 
 NOT_CONVERGED = 3
 
@@ -50,27 +60,14 @@ def fit(
     vihier fit screen.csv --out fit.h5 --model gene_lineage --prior 'mu_mu_mu_gamma=Normal(3,1)'
     """
     priors = pairs(prior, "--prior", "'mu_gamma=Normal(0,2)'")
-    wanted_genes, wanted_lines = labels(genes, "--genes"), labels(lines, "--lines")
-    wanted_lineages = labels(lineages, "--lineages")
+    part = Part.of(genes, lines, lineages, n_genes, n_lineages, where, subset_seed)
     import vihier
     from vihier.models.program import load_program
-    from vihier.screen.subset import parse_where
 
-    conditions = parse_where(where or ())
     load_program(model, priors)  # refuses what it does not know before a large table is read for nothing
-    table = read(screen, column, single_lineage, on_conflict)
-    if any((wanted_genes, wanted_lines, wanted_lineages, n_genes is not None, n_lineages is not None, conditions)):
-        table = table.subset(
-            genes=wanted_genes,
-            lines=wanted_lines,
-            lineages=wanted_lineages,
-            n_genes=n_genes,
-            n_lineages=n_lineages,
-            where=conditions,
-            seed=subset_seed,
-        )
-    if not quiet:
-        typer.echo("\n".join(table.report.lines()), err=True)
+    table = part.cut(read(screen, column, single_lineage, on_conflict))
+    # Said below of every fit that did not converge, also of one that was there already.
+    warnings.filterwarnings("ignore", message="the fit did not converge", category=FitWarning)
     posterior = vihier.fit(
         table,
         model,
@@ -88,8 +85,67 @@ def fit(
         quiet=quiet,
         force=force,
     )
+    _tell(table.report, quiet)
+    typer.echo(out)
     if not posterior.converged:
-        typer.echo(f"vihier: {out}: did not converge: {posterior.reason}", err=True)
+        say(f"{out}: the fit did not converge: {posterior.attrs['reason']}")
         if strict:
             raise typer.Exit(NOT_CONVERGED)
-    typer.echo(out)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of a screen that is fitted, as ``Screen.subset`` takes it."""
+
+    genes: list[str] | None
+    lines: list[str] | None
+    lineages: list[str] | None
+    n_genes: int | None
+    n_lineages: int | None
+    where: dict[str, list[str]]
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
+        genes: list[str] | None,
+        lines: list[str] | None,
+        lineages: list[str] | None,
+        n_genes: int | None,
+        n_lineages: int | None,
+        where: list[str] | None,
+        seed: int,
+    ) -> Part:
+        """Read the texts of the command line."""
+        from vihier.screen.subset import parse_where
+
+        return cls(
+            labels(genes, "--genes"),
+            labels(lines, "--lines"),
+            labels(lineages, "--lineages"),
+            n_genes,
+            n_lineages,
+            parse_where(where or ()),
+            seed,
+        )
+
+    def cut(self, screen: Screen) -> Screen:
+        """Return the part of the screen; all of it where no part was asked for."""
+        choices = (self.genes, self.lines, self.lineages, self.n_genes, self.n_lineages)
+        if not self.where and all(choice is None for choice in choices):
+            return screen
+        return screen.subset(
+            genes=self.genes,
+            lines=self.lines,
+            lineages=self.lineages,
+            n_genes=self.n_genes,
+            n_lineages=self.n_lineages,
+            where=self.where,
+            seed=self.seed,
+        )
+
+
+def _tell(report: ReadReport, quiet: bool) -> None:
+    # After the fit, so that a refusal is one line whatever it is that is refused.
+    for line in [f"warning: {text}" for text in report.warnings] if quiet else report.lines():
+        say(line)

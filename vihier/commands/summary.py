@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vihier.commands.arguments import labels
+from vihier.commands.messages import say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,4 +107,4 @@ def _show(var: str, blocks: Iterator[pd.DataFrame]) -> None:
     head = rows.drop(columns=["variable", "not_identified"], errors="ignore").head(ROWS_SHOWN)
     typer.echo(f"{var}\n{head.to_string(index=False, float_format='{:.3f}'.format)}")
     if len(rows) > ROWS_SHOWN:
-        typer.echo(f"the first {ROWS_SHOWN} rows; --out {var}.csv writes all", err=True)
+        say(f"the first {ROWS_SHOWN} rows; --out {var}.csv writes all")

@@ -14,8 +14,9 @@ from vihier.plots.axes import UNIT, axes, lineage_colours, spread
 if TYPE_CHECKING:
     from vihier.posterior.reader import Posterior
 
-# Rows of labels that stay legible on an axis of the default size, and elements that are still ordered by clustering.
-LABELS_THAT_FIT, CLUSTERED = 70, 2_000
+# Points: labels that would have to be smaller are left out, and their number is given. Elements beyond the second number
+# are not ordered by clustering, which takes time and memory with their square.
+SMALLEST_LABEL, CLUSTERED = 5.0, 2_000
 
 
 def effect_heatmap(post: Posterior, ax: Axes | None = None, *, var: str = "effect", **labels: Any) -> Axes:
@@ -35,8 +36,8 @@ def effect_heatmap(post: Posterior, ax: Axes | None = None, *, var: str = "effec
     **labels
         Selection, as for ``Posterior.summary``.
     """
-    ax = axes(ax, 11, 6.5)
     mean = post.moments(var, **labels)["mean"].transpose("hugo_symbol", "depmap_id")
+    ax = axes(ax, 11, float(np.clip(2.6 + 0.11 * len(mean), 4, 9)))
     values = mean.values
     lineage, names = _lineages(post, mean["depmap_id"].values)
     genes = _clustered(values)
@@ -73,11 +74,14 @@ def _clustered(rows: np.ndarray) -> np.ndarray:
 
 def _label(ax: Axes, which: str, labels: np.ndarray, noun: str) -> None:
     axis = ax.yaxis if which == "y" else ax.xaxis
-    if len(labels) > LABELS_THAT_FIT:
+    box = ax.get_window_extent()
+    points = 72 * (box.height if which == "y" else box.width) / ax.figure.dpi
+    size = min(8.0, 0.8 * points / len(labels))
+    if size < SMALLEST_LABEL:
         axis.set_ticks([])
         axis.set_label_text(f"{len(labels):,} {noun}")
         return
-    axis.set_ticks(np.arange(len(labels)), labels.tolist(), fontsize=8 if len(labels) <= 35 else 6)
+    axis.set_ticks(np.arange(len(labels)), labels.tolist(), fontsize=size)
     if which == "x":
         ax.tick_params("x", rotation=90)
 
