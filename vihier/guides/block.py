@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
+from pyro.distributions import HalfNormal
 from torch import Tensor
 
 from vihier.guides.structure import Location, Plates, Scale, Structure, index_of
@@ -162,14 +164,23 @@ def shared_sd(structure: Structure, theta: Theta, block: Block) -> Tensor:
 
 
 def scale_log_prior(structure: Structure, scale: Scale, theta: Theta, block: Block) -> Tensor:
-    """Log prior density of a site's log-scales, over its plates and N draws."""
+    """Log prior density of a site's log-scales, over its plates and N draws.
+
+    In log space, x = log(scale) has the density of the scale times the scale.
+    """
+    x = theta[scale.name]
+    if scale.family is HalfNormal:  # nearly every scale is, and slices ask for its density often
+        ((_, source, factor),) = scale.arguments
+        standard = x - math.log(factor)
+        if source is not None:
+            standard = standard - align(theta[source], plates_of(structure, source), scale.plates, block)
+        return standard - 0.5 * (2 * standard).exp() + 0.5 * math.log(2 / math.pi)
     arguments = {}
     for key, source, factor in scale.arguments:
         if source is None:
-            arguments[key] = theta[scale.name].new_full((), factor)
+            arguments[key] = x.new_full((), factor)
         else:
             plates = plates_of(structure, source)
             arguments[key] = factor * align(theta[source].exp(), plates, scale.plates, block)
-    # Computed in log space: x = log(scale) has the density of the scale times the scale.
     prior = scale.family(**arguments, validate_args=False)
-    return prior.log_prob(theta[scale.name].exp()) + theta[scale.name]
+    return prior.log_prob(x.exp()) + x

@@ -11,7 +11,7 @@ Started from draws of a variational guide, a few sweeps remove what the guide ge
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -24,12 +24,23 @@ from vihier.guides.block import (
     deviation_sd,
     scale_log_prior,
     shared_design,
+    table_variance,
+    variances,
 )
 from vihier.guides.evidence import collapse, shared_posterior
 from vihier.guides.structure import Location, Plates, Scale, Structure
-from vihier.kernels.elimination import NaturalParameters, draw_genes, draw_shared, eliminate
+from vihier.kernels.elimination import (
+    NaturalParameters,
+    Variances,
+    draw_dense,
+    draw_leaf,
+    draw_shared,
+    draw_shared_given_genes,
+    eliminate,
+    fitted_total,
+)
 
-SHARED_REPEATS = 3
+SHARED_REPEATS = 5
 SCALE_FAMILIES = ("HalfNormal", "HalfCauchy")
 
 
@@ -206,32 +217,98 @@ class Sweeper:
         return theta
 
     def _draw(self, theta: Theta) -> None:
-        """Draw every location from the exact joint conditional.
+        """Draw every location given the scales; shared scales are moved on the way.
 
-        What the genes say of the shared locations does not depend on the shared locations' own scales. Given it, those
-        and the scales are drawn in turn a few times: alone they mix slowly, as few lineages say little of them.
+        The first time all are drawn from their exact joint conditional. From then on in turn: d given t, with e
+        integrated out; t given d, with e integrated out, when lines are independent; and what the rows cannot tell
+        apart, a shift of all genes against the shared level, from its own conditional.
         """
-        block, generator = self.block, self.generator
-        collapsed = collapse(self.structure, theta, block)
-        eliminated = collapsed.eliminated
-        self.deviations = {}
-        if collapsed.natural is not None:
-            for repeat in range(SHARED_REPEATS):
-                self.deviations, column, _ = draw_shared_deviations(
-                    self.structure, theta, block, collapsed.natural, generator
-                )
-                if repeat < SHARED_REPEATS - 1:
-                    for scale in self.of_shared:
-                        self._move_held(theta, scale, [scale], self._prior)
-            eliminated = eliminate(block.data, collapsed.spread, column)
-        dense, leaf = draw_genes(
-            block.data,
-            collapsed.spread,
-            eliminated,
-            _normal(eliminated.scale, generator),
-            _normal(eliminated.weight, generator),
-        )
-        self.deviations |= split_genes(self.structure, theta, block, dense.transpose(1, 2), leaf, generator)
+        block = self.block
+        spread = variances(self.structure, theta, block)
+        if not self.deviations:
+            natural = collapse(self.structure, theta, block).natural
+            if natural is not None:
+                self.deviations, _, _ = draw_shared_deviations(self.structure, theta, block, natural, self.generator)
+        column = self._column()
+        eliminated = eliminate(block.data, spread, column)
+        dense = draw_dense(eliminated, _normal(eliminated.scale, self.generator))
+        left = block.data.line_total[..., None] - fitted_total(block.data, spread, dense)
+        if column is not None:
+            weight = eliminated.weight.sum(0)
+            rhs = (left * eliminated.leaf_shrink).sum(0) / spread.noise
+            dense, shift = self._draw_shared(theta, spread, weight, rhs, dense)
+            column = self._column()
+            assert column is not None
+            left = left - self.cell_count * (column + shift)
+        leaf = draw_leaf(spread, eliminated, left, _normal(left, self.generator))
+        self.deviations |= split_genes(self.structure, theta, block, dense.transpose(1, 2), leaf, self.generator)
+
+    def _draw_shared(
+        self, theta: Theta, spread: Variances, weight: Tensor, rhs: Tensor, dense: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Draw the shared locations given d, moving their scales in between; shift d against them, by how much."""
+        structure, block = self.structure, self.block
+        lineage = block.data.lineage
+        for repeat in range(SHARED_REPEATS):
+            prior = [table_variance(structure, plates, theta, block) for plates in SHARED]
+            noise = torch.randn(
+                sum(lineage.shape) + 1,
+                weight.shape[1],
+                generator=self.generator,
+                dtype=weight.dtype,
+                device=weight.device,
+            )
+            tables = list(draw_shared_given_genes(weight, rhs, (prior[0], prior[1], prior[2]), lineage, noise))
+            last = repeat == SHARED_REPEATS - 1
+            shift = torch.zeros_like(rhs[0])
+            if last:
+                dense, shift = self._shift_genes(spread, dense, tables, prior)
+            parts = [x if x.dim() == 2 else x[None] for x, v in zip(tables, prior, strict=True) if v is not None]
+            self.deviations |= split_shared(structure, theta, block, torch.cat(parts), self.generator)
+            if not last:
+                for scale in self.of_shared:
+                    self._move_held(theta, scale, [scale], self._prior)
+        return dense, shift
+
+    def _shift_genes(
+        self, spread: Variances, dense: Tensor, tables: list[Tensor], prior: Sequence[Tensor | None]
+    ) -> tuple[Tensor, Tensor]:
+        """Shift a table of all genes up and the coarsest shared one down: only their priors have a say."""
+        at = max(i for i, variance in enumerate(prior) if variance is not None)
+        top, top_variance = tables[at], prior[at]
+        n_slots = self.block.data.count.shape[1]
+        if spread.gene is not None:
+            columns, present = slice(dense.shape[-1] - 1, None), None
+            part, variance = dense[..., columns], spread.gene[..., None]
+        elif spread.sgrna is not None:
+            columns, present = slice(0, n_slots), self.filled.transpose(1, 2)
+            part, variance = dense[..., columns], spread.sgrna.transpose(1, 2)
+        elif spread.gene_lineage is not None:
+            columns, present = slice(0, None), None
+            part, variance = dense, spread.gene_lineage.transpose(1, 2)
+        else:
+            return dense, torch.zeros_like(tables[2])
+        assert top_variance is not None
+        weights = torch.ones_like(part) / variance if present is None else present / variance.expand_as(part)
+        top_weights = torch.ones_like(top) / top_variance
+        over = (0,) if top.dim() == 2 else ()
+        precision = weights.sum((0, 2)) + (top_weights.sum(over) if over else top_weights)
+        pull = (top * top_weights).sum(over) if over else top * top_weights
+        mean = (pull - (part * weights).sum((0, 2))) / precision
+        shift = mean + precision.rsqrt() * _normal(mean, self.generator)
+        tables[at] = top - shift
+        moved = dense.clone()
+        moved[..., columns] += shift[:, None]
+        return moved, shift
+
+    def _column(self) -> Tensor | None:
+        """Shared part of each line's mean, [C, N]; None where genes share nothing."""
+        total: Tensor | None = None
+        for location in self.structure.locations:
+            if location.plates in SHARED:
+                part = align(location.reach * self.deviations[location.name], location.plates, ("line",), self.block)
+                total = part if total is None else total + part
+        return None if total is None else total.expand(self.block.batch.n_lines, -1)
 
     def _fit(self) -> None:
         """Compute what the deviations predict, by column and sgRNA, and what they leave, summed over rows."""

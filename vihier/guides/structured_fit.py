@@ -57,7 +57,7 @@ class Settings:
     max_steps: int = 400
     particles: int = 8
     learning_rate: float = 0.1
-    burn_in: int = 5
+    burn_in: int = 6
     kept: int = 4
     start_chains: int = 16
     start_sweeps: int = 12

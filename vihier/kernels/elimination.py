@@ -353,6 +353,27 @@ def _draw(chol: Tensor, scale: Tensor, solution: Tensor, noise: Tensor) -> Tenso
     return scale * torch.linalg.solve_triangular(chol.mT, right_hand, upper=True)[..., 0]
 
 
+def draw_dense(block: Eliminated, noise: Tensor) -> Tensor:
+    """Draw d = (a, m, b) given t, shape [B, N, D], from standard normals of that shape."""
+    return noise if block.chol is None else _draw(block.chol, block.scale, block.solution, noise)
+
+
+def draw_leaf(variances: Variances, block: Eliminated, left: Tensor, noise: Tensor) -> Tensor:
+    """Draw e, shape [B, C, N].
+
+    Parameters
+    ----------
+    left : Tensor
+        Sum over a gene's rows in each line of lfc less t and what d predicts, shape [B, C, N].
+    noise : Tensor
+        Standard normals of that shape.
+    """
+    if variances.gene_line is None:
+        return torch.zeros_like(noise)
+    spread = variances.gene_line * block.leaf_shrink
+    return spread / variances.noise * left + spread.sqrt() * noise
+
+
 def draw_genes(
     data: GeneData, variances: Variances, block: Eliminated, noise: Tensor, leaf_noise: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -365,19 +386,12 @@ def draw_genes(
     noise, leaf_noise : Tensor
         Standard normals, shapes [B, N, D] and [B, C, N].
     """
-    dense = noise
-    fitted = block.weight.new_zeros(block.weight.shape)
-    if block.chol is not None:
-        dense = _draw(block.chol, block.scale, block.solution, noise)
-        fitted = _fitted_total(data, variances, dense)
-    if variances.gene_line is None:
-        return dense, torch.zeros_like(block.weight)
-    tau = 1.0 / variances.noise
-    mean = variances.gene_line * (block.residual - tau * block.leaf_shrink * fitted)
-    return dense, mean + (variances.gene_line * block.leaf_shrink).sqrt() * leaf_noise
+    dense = draw_dense(block, noise)
+    left = block.residual * variances.noise / block.leaf_shrink - fitted_total(data, variances, dense)
+    return dense, draw_leaf(variances, block, left, leaf_noise)
 
 
-def _fitted_total(data: GeneData, variances: Variances, dense: Tensor) -> Tensor:
+def fitted_total(data: GeneData, variances: Variances, dense: Tensor) -> Tensor:
     """Sum over a gene's rows in each line of what d predicts, shape [B, C, N]."""
     parts = dense.transpose(1, 2)
     n_slots = data.count.shape[1] if variances.sgrna is not None else 0
@@ -390,3 +404,51 @@ def _fitted_total(data: GeneData, variances: Variances, dense: Tensor) -> Tensor
     if variances.gene is not None:
         fitted = fitted + data.line_count[..., None] * parts[:, -1:]
     return fitted
+
+
+def draw_shared_given_genes(
+    weight: Tensor,
+    rhs: Tensor,
+    prior: tuple[Tensor | None, Tensor | None, Tensor | None],
+    lineage: Tensor,
+    noise: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw the shared tables given each gene's d, with e integrated out: then lines are independent, and a tree.
+
+    Parameters
+    ----------
+    weight, rhs : Tensor
+        Precision and right-hand side of t, summed over genes, shape [C, N].
+    prior : tuple
+        Prior variances of the tables over lines [C or 1, N], lineages [L or 1, N] and nothing [N]; None where absent.
+    lineage : Tensor
+        One-hot lineage of each line, shape [C, L].
+    noise : Tensor
+        Standard normals, shape [C + L + 1, N].
+
+    Returns
+    -------
+    tuple of Tensor
+        Deviations of the three tables: [C, N], [L, N], [N]; zero where a table is absent.
+    """
+    n_lines, n_lineages = lineage.shape
+    by_line, by_lineage, scalar = (x if x is not None else weight.new_zeros(()) for x in prior)
+    shrink = 1.0 / (1.0 + by_line * weight)
+    if prior[1] is None:
+        group_shrink, group_weight, group_rhs = None, shrink * weight, shrink * rhs
+        top_weight, top_rhs = group_weight.sum(0), group_rhs.sum(0)
+    else:
+        group_weight, group_rhs = lineage.T @ (shrink * weight), lineage.T @ (shrink * rhs)
+        group_shrink = 1.0 / (1.0 + by_lineage * group_weight)
+        top_weight, top_rhs = (group_shrink * group_weight).sum(0), (group_shrink * group_rhs).sum(0)
+    top = (scalar * top_rhs + scalar.sqrt() * (1.0 + scalar * top_weight).sqrt() * noise[-1]) / (
+        1.0 + scalar * top_weight
+    )
+    groups = weight.new_zeros(n_lineages, weight.shape[1])
+    above = top
+    if group_shrink is not None:
+        groups = by_lineage * group_shrink * (group_rhs - group_weight * top)
+        groups = groups + (by_lineage * group_shrink).sqrt() * noise[n_lines:-1]
+        above = top + lineage @ groups
+    lines = by_line * shrink * (rhs - weight * above) + (by_line * shrink).sqrt() * noise[:n_lines]
+    return lines, groups, top

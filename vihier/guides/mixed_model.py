@@ -1,0 +1,208 @@
+"""What a screen's program is, given its scales: a mixed linear model of Normal sites over sgRNAs, genes and lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+
+from vihier.models.batch import Batch
+
+PLATES = ("sgrna", "gene", "line", "lineage")
+TABLES = ((), ("lineage",), ("line",), ("gene",), ("sgrna",), ("gene", "lineage"), ("gene", "line"))
+SCALE_TABLES = ((), ("gene",), ("line",), ("lineage",))
+Plates = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Location:
+    """A Normal site: `offset + sum of coefficient x parent + deviation`, the deviation with sd `factor x scale`.
+
+    Attributes
+    ----------
+    name : str
+        The site.
+    plates : tuple of str
+        Its plates, in the order of `PLATES`; a table of the site has one axis for each.
+    dims : tuple of int
+        The dim of each of these plates in the program, counted from the right.
+    parents : tuple of (str, float)
+        Locations in its mean, each with its coefficient.
+    offset : float
+        The constant in its mean.
+    scale : str or None
+        The positive site that its sd is a multiple of; None where its sd is the constant `factor`.
+    factor : float
+        The multiple.
+    reach : float
+        How much a row's mean moves when the location's own deviation moves by one, over all paths.
+    """
+
+    name: str
+    plates: Plates
+    dims: tuple[int, ...]
+    parents: tuple[tuple[str, float], ...] = ()
+    offset: float = 0.0
+    scale: str | None = None
+    factor: float = 1.0
+    reach: float = 0.0
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A positive site: its prior's family, and each argument of it as `factor x (another scale or 1)`.
+
+    `name`, `plates` and `dims` are as in `Location`; `arguments` holds (argument, scale or None, factor).
+    """
+
+    name: str
+    plates: Plates
+    dims: tuple[int, ...]
+    family: type[Any]
+    arguments: tuple[tuple[str, str | None, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A program's locations and scales, parents before children.
+
+    Attributes
+    ----------
+    locations, scales : tuple
+    observed : str
+        The site of the rows.
+    noise : str or None
+        The positive site that the rows' sd is `noise_factor` times; None where their sd is `noise_factor`.
+    noise_factor : float
+    row_offset : float
+        A row's mean where every deviation is zero.
+    """
+
+    locations: tuple[Location, ...]
+    scales: tuple[Scale, ...]
+    observed: str
+    noise: str | None
+    noise_factor: float
+    row_offset: float
+
+    def table(self, plates: Plates) -> list[Location]:
+        """Return the locations that are indexed by exactly these plates."""
+        return [location for location in self.locations if location.plates == plates]
+
+    def plates_of(self, site: str) -> Plates:
+        """Return the plates of a location or scale."""
+        sites: tuple[Location | Scale, ...] = (*self.scales, *self.locations)
+        return next(found.plates for found in sites if found.name == site)
+
+
+def index_of(parent: Plates, child: Plates, batch: Batch) -> tuple[torch.Tensor, ...] | None:
+    """Positions in a table over the plates `parent` that the elements of `child` refer to, broadcastable.
+
+    Parameters
+    ----------
+    parent, child : tuple of str
+        Plates; `child` may be `("row",)`.
+    batch : Batch
+
+    Returns
+    -------
+    tuple of Tensor or None
+        One index tensor for each plate of `parent`; None where no map leads from the child's plates to the parent's.
+    """
+    if child == ("row",):
+        of_row = {"sgrna": batch.sgrna, "gene": batch.gene, "line": batch.line}
+        if "lineage" in parent:
+            of_row["lineage"] = batch.lineage_of_line[batch.line]
+        return tuple(of_row[plate] for plate in parent)
+    sizes = {"sgrna": len(batch.sgrna_idx), "gene": len(batch.gene_idx), "line": len(batch.line_idx)}
+    if "lineage" in (*parent, *child):
+        sizes["lineage"] = batch.n_lineages
+    positions: dict[str, torch.Tensor] = {}
+    for axis, plate in enumerate(child):
+        shape = [1] * len(child)
+        shape[axis] = -1
+        own = torch.arange(sizes[plate], device=batch.gene_idx.device)
+        positions[plate] = own.reshape(shape)
+        if plate == "sgrna":
+            positions["gene"] = batch.gene_of_sgrna.reshape(shape)
+        if plate == "line" and "lineage" in parent and "lineage" not in child:
+            positions["lineage"] = batch.lineage_of_line.reshape(shape)
+    if not set(parent) <= set(positions):
+        return None
+    return tuple(positions[plate] for plate in parent)
+
+
+def to_program(values: torch.Tensor, plates: Plates, dims: tuple[int, ...]) -> torch.Tensor:
+    """Bring a table in the order of `plates` to the dims that the program's plates have, counted from the right."""
+    if not plates:
+        return values
+    order = sorted(range(len(plates)), key=lambda i: dims[i])
+    shape = [1] * -min(dims)
+    for i, dim in enumerate(dims):
+        shape[dim] = values.shape[i]
+    return values.permute(order).reshape(shape)
+
+
+def from_program(values: torch.Tensor, plates: Plates, dims: tuple[int, ...]) -> torch.Tensor:
+    """Bring a value with the dims of the program's plates to a table in the order of `plates`."""
+    sizes = [values.shape[dim] for dim in dims]
+    order = sorted(range(len(plates)), key=lambda i: dims[i])
+    squeezed = values.reshape([sizes[i] for i in order])
+    return squeezed.permute([order.index(i) for i in range(len(plates))])
+
+
+def log_probs(structure: Structure, values: dict[str, torch.Tensor], batch: Batch) -> dict[str, torch.Tensor]:
+    """Log density of each site, summed over its elements, and of the rows of a batch, from the structure alone.
+
+    Parameters
+    ----------
+    structure : Structure
+    values : dict
+        Value of every location and scale, over its plates.
+    batch : Batch
+    """
+    found = {}
+    for scale in structure.scales:
+        arguments = {
+            key: factor * _gather(source, scale.plates, values, structure, batch)
+            for key, source, factor in scale.arguments
+        }
+        found[scale.name] = scale.family(**arguments).log_prob(values[scale.name]).sum()
+    for location in structure.locations:
+        mean = torch.as_tensor(location.offset, dtype=torch.float64)
+        for parent, coefficient in location.parents:
+            mean = mean + coefficient * _gather(parent, location.plates, values, structure, batch)
+        sd = location.factor * _gather(location.scale, location.plates, values, structure, batch)
+        found[location.name] = dist.Normal(mean, sd).log_prob(values[location.name]).sum()
+    return found | {structure.observed: row_log_prob(structure, values, batch).sum()}
+
+
+def log_joint(structure: Structure, values: dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:
+    """Log density of all sites and the rows of a batch, from the structure alone; arguments as for `log_probs`."""
+    return torch.stack(list(log_probs(structure, values, batch).values())).sum()
+
+
+def row_log_prob(structure: Structure, values: dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:
+    """Log density of each row, shape [N], given every location and scale."""
+    mean = torch.as_tensor(structure.row_offset, dtype=torch.float64)
+    for location in structure.locations:
+        deviation = values[location.name] - location.offset
+        for parent, coefficient in location.parents:
+            deviation = deviation - coefficient * _gather(parent, location.plates, values, structure, batch)
+        index = index_of(location.plates, ("row",), batch)
+        assert index is not None
+        mean = mean + location.reach * deviation[index]
+    sd = structure.noise_factor * _gather(structure.noise, ("row",), values, structure, batch)
+    return dist.Normal(mean, sd).log_prob(batch.lfc)
+
+
+def _gather(
+    source: str | None, child: Plates, values: dict[str, torch.Tensor], structure: Structure, batch: Batch
+) -> torch.Tensor:
+    if source is None:
+        return torch.ones((), dtype=torch.float64)
+    index = index_of(structure.plates_of(source), child, batch)
+    assert index is not None
+    return values[source][index]

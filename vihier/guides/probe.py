@@ -1,0 +1,159 @@
+"""Run a screen's Pyro program with given values of its sites and read what it does with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from pyro import poutine
+
+from vihier.errors import VihierError
+from vihier.guides.mixed_model import PLATES, Plates, from_program, to_program
+from vihier.models.batch import Batch
+
+Arguments = dict[str, torch.Tensor]
+
+
+def refusal(site: str, reason: str) -> VihierError:
+    """Return the one-line error for a program outside the family of the structured guide."""
+    return VihierError(f"site {site!r}: {reason}; guide 'structured' does not apply, use guide='mean_field'")
+
+
+def base_distribution(fn: Any) -> Any:
+    """Unwrap what plates, masks and `to_event` put around a distribution."""
+    while hasattr(fn, "base_dist") and not hasattr(fn, "transforms"):
+        fn = fn.base_dist
+    return fn
+
+
+class Prober:
+    """Runs a program with given values of its latent sites and reads the arguments of every site.
+
+    Parameters
+    ----------
+    model : callable
+        The Pyro program.
+    batch : Batch
+        What it is run on. Its covariates are replaced by random numbers, so that a program in whose answers they
+        matter is found out whatever they are in this batch; its scales are set to 1.
+
+    Attributes
+    ----------
+    sites : dict
+        Site -> its node in a trace of the program, in the program's order; neither plates nor deterministic sites.
+    observed : str
+        The site of the rows.
+    plates, dims : dict
+        Site -> its plates, in the order of `PLATES`, and their dims in the program; those of the rows are `("row",)`.
+
+    Raises
+    ------
+    VihierError
+        If a site has an unknown or sequential plate, an axis that is no plate's, is a `pyro.factor`, a `pyro.param` or
+        a second observed site.
+    """
+
+    def __init__(self, model: Callable[[Batch], Any], batch: Batch) -> None:
+        self.generator = torch.Generator().manual_seed(20)
+        covariates = {name: self._made_up(values) for name, values in batch.covariates.items()}
+        self.model, self.runs = model, 0
+        self.batch = replace(batch, covariates=covariates, local_scale=1.0, row_scale=1.0)
+        trace = self._trace({})
+        for name, node in trace.nodes.items():
+            if node["type"] == "param":
+                raise refusal(name, "it is a pyro.param, which nothing would optimise; make it a sample site")
+        self.sites: dict[str, Any] = {
+            name: node
+            for name, node in trace.nodes.items()
+            if node["type"] == "sample" and not _is_subsample(node) and not (node["infer"] or {}).get("_deterministic")
+        }
+        self.observed = self._only_observed()
+        self.plates: dict[str, Plates] = {}
+        self.dims: dict[str, tuple[int, ...]] = {}
+        for name, node in self.sites.items():
+            self._read_plates(name, node)
+
+    def _only_observed(self) -> str:
+        observed = [name for name, node in self.sites.items() if node["is_observed"]]
+        for name in observed:
+            if type(self.sites[name]["fn"]).__name__ == "Unit":
+                raise refusal(name, "it is a pyro.factor")
+        if not observed:
+            raise VihierError("model: it has no observed site; give pyro.sample(..., obs=batch.lfc)")
+        if len(observed) > 1:
+            raise refusal(observed[1], f"it is observed, and so is {observed[0]!r}")
+        return observed[0]
+
+    def _made_up(self, values: torch.Tensor) -> torch.Tensor:
+        """Return other values of the same kind: positive numbers, 0 and 1, or the codes in another order."""
+        order = torch.randperm(len(values), generator=self.generator)
+        if not values.is_floating_point():
+            return values[order]
+        if bool(((values == 0) | (values == 1) | values.isnan()).all()):
+            return (order % 2).to(values.dtype)
+        return torch.randn(len(values), generator=self.generator, dtype=values.dtype).exp()
+
+    def _read_plates(self, name: str, node: Any) -> None:
+        frames = {frame.name: frame for frame in node["cond_indep_stack"]}
+        known = ("row",) if node["is_observed"] else PLATES
+        for plate, frame in frames.items():
+            if plate not in known:
+                raise refusal(name, f"its plate {plate!r} is none of {', '.join(known)}")
+            if frame.dim is None:
+                raise refusal(name, f"its plate {plate!r} is a loop")
+            if frame.size != self.size(plate):
+                raise refusal(name, f"its plate {plate!r} has {frame.size} elements, the batch {self.size(plate)}")
+        self.plates[name] = tuple(plate for plate in known if plate in frames)
+        self.dims[name] = tuple(frames[plate].dim for plate in self.plates[name])
+        if node["fn"].event_shape:
+            raise refusal(name, "it is a vector (to_event)")
+        if node["fn"].batch_shape.numel() != torch.Size([frame.size for frame in frames.values()]).numel():
+            raise refusal(name, f"its shape {tuple(node['fn'].batch_shape)} is not that of its plates")
+
+    def random(self, name: str) -> torch.Tensor:
+        """Draw standard normals over a site's plates, float64."""
+        shape = [self.size(plate) for plate in self.plates[name]]
+        return torch.randn(shape, generator=self.generator, dtype=torch.float64)
+
+    def size(self, plate: str) -> int:
+        """Return the number of elements of a plate in the batch."""
+        if plate == "lineage":
+            return self.batch.n_lineages
+        return len(self.batch.gene) if plate == "row" else len(getattr(self.batch, f"{plate}_idx"))
+
+    def _trace(self, data: dict[str, torch.Tensor]) -> Any:
+        # Another seed each time, so that a program with random numbers of its own does not look constant.
+        self.runs += 1
+        try:
+            with poutine.block(), torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.runs)
+                return poutine.trace(poutine.condition(self.model, data=data)).get_trace(self.batch)
+        except VihierError as error:
+            # Pyro adds a table of shapes, lines of it, to what a program raises.
+            raise VihierError(str(error).splitlines()[0]) from None
+
+    def trace(self, values: dict[str, torch.Tensor]) -> Any:
+        """Trace the program with its latent sites at `values`, tables over the sites' plates."""
+        return self._trace(
+            {name: to_program(value, self.plates[name], self.dims[name]) for name, value in values.items()}
+        )
+
+    def run(self, values: dict[str, torch.Tensor]) -> dict[str, Arguments]:
+        """Site -> argument of its distribution -> value over the site's plates, with the latent sites at `values`."""
+        trace = self.trace(values)
+        found = {}
+        for name in self.sites:
+            fn = base_distribution(trace.nodes[name]["fn"])
+            shape = trace.nodes[name]["fn"].batch_shape
+            found[name] = {
+                key: from_program(getattr(fn, key).expand(shape), self.plates[name], self.dims[name])
+                for key in fn.arg_constraints
+            }
+        return found
+
+
+def _is_subsample(node: Any) -> bool:
+    """Whether a trace node is the index of a plate, not a random variable."""
+    return type(node["fn"]).__name__ == "_Subsample"
