@@ -129,4 +129,4 @@ def _difference(posterior: Posterior, screen_hash: str, config: str) -> str:
 
 
 def _told(settings: Mapping[str, Any], name: str) -> str:
-    return repr(settings[name]) if name in settings else "by default"
+    return repr(settings[name]) if name in settings else "the default"

@@ -93,8 +93,8 @@ def seed_of(seed: int, *keys: int | str) -> int:
     """
     numbers = [seed]
     for key in keys:
-        numbers += list(key.encode()) if isinstance(key, str) else [key]
-        numbers.append(1 << 20)  # a stop no byte can be, so that keys cannot run together
+        # Each key ends in a stop that no byte can be and that tells its kind, so that keys cannot run together.
+        numbers += [*key.encode(), 1 << 20] if isinstance(key, str) else [key, 1 << 21]
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

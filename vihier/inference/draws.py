@@ -32,16 +32,27 @@ ELEMENTS_AT_ONCE = 8_000_000
 Draws = Mapping[str, torch.Tensor]
 
 
-def over_draws(function: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]], draws: Draws) -> Draws:
+OneDraw = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+
+
+def over_draws(function: OneDraw, draws: Draws) -> Draws:
     """Apply a function of one draw to all draws at once: site -> [n, ...] in, name -> [n, ...] out.
 
     What cannot be vectorised (a program that looks at its values) is applied draw by draw.
     """
     try:
-        return torch.vmap(function, randomness="different")(dict(draws))
+        return torch.vmap(function)(dict(draws))
     except RuntimeError as error:
         if "vmap" not in str(error):
             raise
+    return draw_by_draw(function, draws)
+
+
+def draw_by_draw(function: OneDraw, draws: Draws) -> Draws:
+    """Apply a function of one draw to each in turn: for programs that sample, which torch's vmap does not take.
+
+    Pyro's distributions fill a tensor in place, and in-place random numbers have no batching rule.
+    """
     n_draws = len(next(iter(draws.values())))
     each = [function({name: values[i] for name, values in draws.items()}) for i in range(n_draws)]
     return {name: torch.stack([one[name] for one in each]) for name in each[0]}

@@ -24,6 +24,7 @@ from vihier.inference.sites import Site, Sites
 from vihier.models.batch import Batch
 
 N_SWEEPS = 6
+N_LOCAL_SWEEPS = 4
 # Blocks looked at for the shared sites; their means are known well enough from half a million rows.
 MAX_ROWS = 500_000
 # A scale that starts within this factor of zero would never be left by a guide in its logarithm.
@@ -225,7 +226,7 @@ class InitialValues:
         """Find starting values for the sites of one block, given the shared ones."""
         values = self._fresh_locals(batch)
         sds: dict[str, torch.Tensor] = {}
-        for _ in range(N_SWEEPS):
+        for _ in range(N_LOCAL_SWEEPS):
             values, sds = self._settle_locals(batch, values)
         return self._unconstrained(values, sds)
 
@@ -338,7 +339,8 @@ class InitialValues:
         site = self._site.get(child)
         if site is not None and site.support is not constraints.positive and child in sds:
             square = square + sds[child] ** 2
-        parents = [parent for parent, children in self.children_in_loc.items() if child in children]
+        of_child = [parent for parent, children in self.children_in_loc.items() if child in children]
+        parents = [parent for parent in of_child if parent in sds]
         if it.loc is not None and it.loc.requires_grad and parents:
             square = square + look.forward(it.loc, {parent: sds[parent] ** 2 for parent in parents}).clamp(min=0)
         here = look.leaves[name].detach()

@@ -16,7 +16,7 @@ from vihier.inference.initial_values import InitialValues
 from vihier.inference.optimiser import MeanFieldOptimiser
 from vihier.inference.progress import Progress
 from vihier.inference.sites import LOCAL_PLATES
-from vihier.inference.svi import Outcome, run_svi
+from vihier.inference.svi import Outcome, Schedule, run_svi
 from vihier.models.batch import Batch
 from vihier.models.program import Program
 from vihier.screen import Screen
@@ -102,6 +102,7 @@ def fit_mean_field(
     progress: Progress,
     max_steps: int | None = None,
     init: EarlierFit | None = None,
+    schedule: Schedule | None = None,
 ) -> MeanFieldFit:
     """Fit a program by SVI with the mean-field guide.
 
@@ -123,6 +124,8 @@ def fit_mean_field(
         Largest number of steps.
     init
         An earlier fit to start from; labels it does not have start from the prior.
+    schedule
+        Learning rates and windows.
 
     Raises
     ------
@@ -136,7 +139,14 @@ def fit_mean_field(
         guide.to(device)
         start_guide(guide, program, screen, batches, init)
         optimiser = MeanFieldOptimiser(program.model, guide, screen.n_rows, len(batches))
-        outcome = run_svi(optimiser, batches, seed=seed_of(seed, "batches"), progress=progress, max_steps=max_steps)
+        outcome = run_svi(
+            optimiser,
+            batches,
+            seed=seed_of(seed, "batches"),
+            progress=progress,
+            schedule=schedule,
+            max_steps=max_steps,
+        )
     return MeanFieldFit(guide, outcome, seed)
 
 

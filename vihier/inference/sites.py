@@ -89,6 +89,7 @@ class Sites:
 
     latent: tuple[Site, ...]
     deterministic: tuple[Site, ...]
+    observed: tuple[str, ...] = ()
 
     @property
     def shared(self) -> tuple[Site, ...]:
@@ -127,14 +128,14 @@ def read_sites(model: Callable[[Batch], Any], batch: Batch) -> Sites:
         trace = pyro.poutine.trace(model).get_trace(replace(batch, local_scale=_LOCAL_MARK, row_scale=_ROW_MARK))
     latent: list[Site] = []
     deterministic: list[Site] = []
-    observed = 0
+    observed: list[str] = []
     for name, node in trace.nodes.items():
         if node["type"] != "sample" or isinstance(node["fn"], _Subsample):
             continue
         if (node["infer"] or {}).get("_deterministic"):
             deterministic.append(_deterministic_site(name, node))
         elif node["is_observed"]:
-            observed += 1
+            observed.append(name)
             if abs(float(node["scale"]) - _ROW_MARK) > 1e-6:
                 raise VihierError(
                     f"site {name!r}: rows must be inside `with batch.local():` and in a plate named 'row' of length "
@@ -146,7 +147,7 @@ def read_sites(model: Callable[[Batch], Any], batch: Batch) -> Sites:
         raise VihierError("the program observes nothing: give pyro.sample(..., obs=batch.lfc)")
     if not latent:
         raise VihierError("the program has no latent site: there is nothing to fit")
-    return Sites(tuple(latent), tuple(deterministic))
+    return Sites(tuple(latent), tuple(deterministic), tuple(observed))
 
 
 def _plates_of(node: Mapping[str, Any]) -> dict[str, int]:
@@ -158,7 +159,7 @@ def _latent_site(name: str, node: Mapping[str, Any], batch: Batch) -> Site:
     plates = _plates_of(node)
     if "row" in plates:
         raise VihierError(f"site {name!r}: a latent variable for every row; only the rows themselves can be in 'row'")
-    if node["fn"].has_enumerate_support or not node["value"].is_floating_point():
+    if node["fn"].support.is_discrete or not node["value"].is_floating_point():
         raise VihierError(f"site {name!r}: discrete; sum it out in the program, guides here are continuous")
     inside = abs(float(node["scale"]) / _LOCAL_MARK - 1) < 1e-6
     shape, event_dim = tuple(node["value"].shape), node["fn"].event_dim

@@ -14,7 +14,7 @@ from pyro.infer.autoguide import AutoGuide
 from vihier.errors import VihierError
 from vihier.inference.batches import GeneBlocks, RowParts
 from vihier.inference.device import run_on, seed_of, seeded
-from vihier.inference.draws import over_draws
+from vihier.inference.draws import draw_by_draw
 from vihier.inference.earlier_fit import EarlierFit
 from vihier.inference.optimiser import UserOptimiser
 from vihier.inference.progress import Progress
@@ -108,7 +108,7 @@ class UserFit:
             pyro.get_param_store().scope(self.parameters),
             torch.no_grad(),
         ):
-            return dict(over_draws(once, numbered))
+            return dict(draw_by_draw(once, numbered))
 
 
 def fit_user_guide(guide: Callable[[Batch], Any], sites: Sites) -> Callable[..., UserFit]:

@@ -51,7 +51,7 @@ def parse_prior(text: str) -> torch.distributions.Distribution:
     if len(numbers) != n_arguments or not all(math.isfinite(x) for x in numbers):
         raise VihierError(f"prior {text!r}: {match[1]} takes {n_arguments} finite number(s)")
     try:
-        return family(*(torch.tensor(x) for x in numbers), validate_args=True)
+        return family(*(torch.tensor(x, dtype=torch.float64) for x in numbers), validate_args=True)
     except ValueError:
         raise VihierError(f"prior {text!r}: scales, rates and degrees of freedom must be positive") from None
 
@@ -67,7 +67,9 @@ def describe_prior(prior: Any) -> str:
     numbers = []
     for name in prior.arg_constraints:
         if name not in ("probs", "logits"):
-            numbers.append(f"{float(getattr(prior, name)):.9g}")
+            # The shortest decimal that is the same number in its own precision: 0.01, not 0.00999999978.
+            value = torch.as_tensor(getattr(prior, name)).detach().cpu().numpy()
+            numbers.append(f"{float(str(value[()])):.15g}")
     return f"{type(prior).__name__}({', '.join(numbers)})"
 
 
