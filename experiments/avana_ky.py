@@ -23,7 +23,7 @@ from run_record import SHARED_DATA, Stages, existing, machine, peak_memory_gb
 import vihier
 from vihier import plots
 
-QUICK = {"n_genes": 150, "draws": 200, "max_steps": 300}
+QUICK = {"n_genes": 60, "draws": 200, "max_steps": 100}
 
 
 def arguments() -> argparse.Namespace:
@@ -36,7 +36,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--guide", default="structured", choices=("structured", "mean_field"))
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="150 genes, few steps: does it run?")
+    parser.add_argument("--quick", action="store_true", help="60 genes, few steps: does it run?")
     return parser.parse_args()
 
 
@@ -67,8 +67,8 @@ def figures(post: vihier.Posterior, effect: pd.DataFrame, sets: dict, out: Path)
 def main() -> int:
     """Fit, judge, print."""
     given = arguments()
-    sets = read_gene_sets(existing(given.gene_sets, "reference gene sets"))
     data = existing(given.data, "screen data")
+    sets = read_gene_sets(existing(given.gene_sets, "reference gene sets"))
     given.out.mkdir(parents=True, exist_ok=True)
     stages = Stages()
     with stages.stage("read"):

@@ -57,7 +57,7 @@ def grid_of_genes(genes: np.ndarray, n_lineages: int) -> tuple[Figure, list[Axes
     """Return a figure with axes for each gene, tall enough for the names of the lineages."""
     columns = min(4, len(genes))
     rows = -(-len(genes) // columns)
-    height = 0.9 + 0.22 * n_lineages
+    height = 0.9 + 0.2 * n_lineages
     figure, axes = plt.subplots(rows, columns, figsize=(4.2 * columns, height * rows), layout="constrained")
     every = list(np.atleast_1d(axes).ravel())
     for spare in every[len(genes) :]:
@@ -122,7 +122,7 @@ def describe_fit(post: vihier.Posterior, name: str, gene_line: str, out: Path) -
     save(figure, out / f"{name}_{gene_line}_by_lineage.png")
     save(plots.elbo(post).figure, out / f"{name}_elbo.png")
     table = post.summary(scalars).set_index("variable").drop(columns="not_identified", errors="ignore")
-    return {"converged": post.converged, "hyperparameters": table.round(4).to_dict(orient="index")}
+    return {"converged": post.converged, "hyperparameters": table.astype(float).round(4).to_dict(orient="index")}
 
 
 def prior_difference(posts: dict[str, vihier.Posterior]) -> dict[str, Any]:
@@ -153,8 +153,8 @@ def study(screen: vihier.Screen, given: argparse.Namespace, out: Path) -> dict[s
                 guide=given.guide,
                 priors=priors,
                 seed=given.seed,
-                draws=200 if given.quick else 1000,
-                max_steps=200 if given.quick else None,
+                draws=100 if given.quick else 1000,
+                max_steps=20 if given.quick else None,
                 out=out / f"{name}.h5",
                 force=True,
             )

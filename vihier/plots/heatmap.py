@@ -37,7 +37,7 @@ def effect_heatmap(post: Posterior, ax: Axes | None = None, *, var: str = "effec
         Selection, as for ``Posterior.summary``.
     """
     mean = post.moments(var, **labels)["mean"].transpose("hugo_symbol", "depmap_id")
-    ax = axes(ax, 11, float(np.clip(2.6 + 0.11 * len(mean), 4, 9)))
+    ax = axes(ax, 11, float(np.clip(3.4 + 0.1 * len(mean), 4.5, 9.5)))
     values = mean.values
     lineage, names = _lineages(post, mean["depmap_id"].values)
     genes = _clustered(values)
@@ -48,8 +48,8 @@ def effect_heatmap(post: Posterior, ax: Axes | None = None, *, var: str = "effec
     image = ax.imshow(
         values[np.ix_(genes, lines)], aspect="auto", cmap="RdBu", vmin=-limit, vmax=limit, interpolation="nearest"
     )
-    bar = ax.figure.colorbar(image, ax=ax, shrink=0.6, pad=0.02, extend="both")
-    bar.set_label(f"{var}, posterior mean ({UNIT})")
+    bar = ax.figure.colorbar(image, ax=ax, shrink=0.7, pad=0.02, extend="both")
+    bar.set_label(f"{var}, posterior mean\n({UNIT})")
     _label(ax, "y", mean["hugo_symbol"].values[genes], "genes")
     _label(ax, "x", mean["depmap_id"].values[lines], "cell lines")
     if names is not None:
@@ -89,7 +89,8 @@ def _label(ax: Axes, which: str, labels: np.ndarray, noun: str) -> None:
 def _lineage_strip(ax: Axes, lineage: np.ndarray, names: np.ndarray) -> None:
     """Colour strip above the heat map, each lineage named once, names moved apart where they would overlap."""
     n_lines = len(lineage)
-    strip = ax.inset_axes((0, 1.01, 1, 0.025))
+    inch = ax.figure.dpi / ax.get_window_extent().height
+    strip = ax.inset_axes((0, 1 + 0.04 * inch, 1, 0.14 * inch))
     strip.imshow(
         lineage[None], aspect="auto", cmap=ListedColormap(lineage_colours(len(names))), vmin=-0.5, vmax=len(names) - 0.5
     )

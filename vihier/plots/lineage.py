@@ -72,7 +72,7 @@ def boxes_by_lineage(values: np.ndarray, lineage: np.ndarray, names: np.ndarray,
             values[here], place + jitter[here], s=size, color=colours[codes[i]], alpha=0.8, linewidths=0, zorder=3
         )
     counts = [f"{names[codes[i]]} ({len(groups[i])})" for i in order]
-    ax.set_yticks(np.arange(1, len(codes) + 1), counts)
+    ax.set_yticks(np.arange(1, len(codes) + 1), counts, fontsize=8)
     ax.set_ylim(0.4, len(codes) + 0.6)
     ax.set_xlabel(UNIT)
     return ax
