@@ -52,7 +52,7 @@ def test_prior_predictive_follows_seed_and_overridden_priors() -> None:
 
 def test_posterior_predictive_has_the_mean_of_the_posterior_and_the_noise_of_the_rows() -> None:
     screen = ragged_screen(sgrnas=(6, 8, 5), n_lines=3)
-    with vihier.fit(screen, nested, guide="mean_field", draws=1000, quiet=True) as fit:
+    with vihier.fit(screen, nested, guide="mean_field", draws=1000, quiet=True, max_steps=100) as fit:
         rows = posterior_predictive(fit, screen, model=nested)
         mu = fit.moments("mu")
         gene = screen.gene
@@ -74,7 +74,7 @@ def test_posterior_predictive_has_the_mean_of_the_posterior_and_the_noise_of_the
 
 def test_posterior_predictive_knows_the_models_of_the_package() -> None:
     screen = ragged_screen()
-    with vihier.fit(screen, "additive", guide="mean_field", draws=200, quiet=True, max_steps=100) as fit:
+    with vihier.fit(screen, "additive", guide="mean_field", draws=100, quiet=True, max_steps=20) as fit:
         rows = posterior_predictive(fit, screen)
     residual = screen.lfc - rows.mean(("chain", "draw")).to_numpy()
     assert residual.std() < 0.55 < screen.lfc.std()  # the noise it was made with is 0.5, the genes differ by 0.2
