@@ -13,8 +13,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vihier.errors import FitError, VihierError
+    from vihier.errors import FitError, FitWarning, ScreenWarning, VihierError
     from vihier.inference.fit import fit
+    from vihier.inference.predict import posterior_predictive, prior_predictive
     from vihier.posterior.reader import Posterior, open_posterior
     from vihier.screen.read import read_screen
     from vihier.screen.report import ReadReport
@@ -23,13 +24,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FitError",
+    "FitWarning",
     "Posterior",
     "ReadReport",
     "Screen",
     "ScreenIndex",
+    "ScreenWarning",
     "VihierError",
     "fit",
     "open_posterior",
+    "posterior_predictive",
+    "prior_predictive",
     "read_screen",
     "simulate",
 ]
@@ -37,13 +42,17 @@ __all__ = [
 # Resolved on first use (PEP 562): torch alone takes more than a second to import, and `vihier --help` must not wait.
 _HOME = {
     "FitError": "vihier.errors",
+    "FitWarning": "vihier.errors",
     "Posterior": "vihier.posterior.reader",
     "ReadReport": "vihier.screen.report",
     "Screen": "vihier.screen.screen",
     "ScreenIndex": "vihier.screen.screen",
+    "ScreenWarning": "vihier.errors",
     "VihierError": "vihier.errors",
     "fit": "vihier.inference.fit",
     "open_posterior": "vihier.posterior.reader",
+    "posterior_predictive": "vihier.inference.predict",
+    "prior_predictive": "vihier.inference.predict",
     "read_screen": "vihier.screen.read",
     "simulate": "vihier.screen.simulate",
 }
