@@ -82,7 +82,8 @@ def read_structure(model: Callable[[Batch], Any], batch: Batch) -> Structure:
         noise, noise_factor = links[observed]["scale"]
         if noise is not None and prober.plates[noise]:
             raise refusal(noise, f"the rows' scale is indexed by {' x '.join(prober.plates[noise])}")
-        constants = prober.run(points.first | {name: torch.zeros_like(points.first[name]) for name in locations})
+        first = points.at[0]
+        constants = prober.run(first | {name: torch.zeros_like(first[name]) for name in locations})
         offsets = {name: _constant(name, "mean", constants[name]["loc"]) for name in parents}
         reach = _reach(parents, observed, locations)
         structure = Structure(
@@ -141,27 +142,27 @@ def check_structure(structure: Structure, model: Callable[[Batch], Any], batch: 
 
 @dataclass(frozen=True)
 class _Points:
-    """Random points at which a program has been run: `first`, and `other` with the same scales and other locations.
+    """Points at which a program is run: a random one, and with the same scales all locations far above or below zero.
 
-    `scales` holds, for each scale, the step in its logarithm and the answers at `first` after that step.
+    What bends somewhere between (a clamp, a sigmoid) answers differently there. `scales` holds for each scale, once far
+    up and once far down, the step in its logarithm and the answers at the first point after that step.
     """
 
-    first: dict[str, torch.Tensor]
-    other: dict[str, torch.Tensor]
-    at_first: dict[str, Arguments]
-    at_other: dict[str, Arguments]
-    scales: dict[str, tuple[torch.Tensor, dict[str, Arguments]]]
+    at: tuple[dict[str, torch.Tensor], ...]
+    answers: tuple[dict[str, Arguments], ...]
+    scales: dict[str, list[tuple[torch.Tensor, dict[str, Arguments]]]]
 
     @staticmethod
     def of(prober: Prober, locations: list[str], scales: list[str]) -> _Points:
-        first = {name: prober.random(name) for name in locations}
-        first |= {name: prober.random(name).mul(0.3).exp() for name in scales}
-        other = {name: prober.random(name) for name in locations} | {name: first[name] for name in scales}
+        moderate = {name: prober.random(name).mul(0.3).exp() for name in scales}
+        first = {name: prober.random(name) for name in locations} | moderate
+        high = {name: 7 * (1 + 0.2 * prober.random(name).abs()) for name in locations} | moderate
+        low = {name: -7 * (1 + 0.2 * prober.random(name).abs()) for name in locations} | moderate
         moved = {}
         for name in scales:
-            step = prober.random(name).mul(0.3)
-            moved[name] = (step, prober.run(first | {name: first[name] * step.exp()}))
-        return _Points(first, other, prober.run(first), prober.run(other), moved)
+            steps = [6 + prober.random(name).mul(0.3), -12 + prober.random(name).mul(0.3)]
+            moved[name] = [(step, prober.run(first | {name: first[name] * step.exp()})) for step in steps]
+        return _Points((first, high, low), tuple(prober.run(point) for point in (first, high, low)), moved)
 
 
 def _classify(prober: Prober) -> tuple[list[str], list[str]]:
@@ -201,22 +202,21 @@ def _is_positive(fn: Any) -> bool:
 def _children(prober: Prober, points: _Points, site: str) -> list[tuple[str, float]]:
     """Return the Normal sites whose mean a location enters, each with its coefficient."""
     step = prober.random(site)
-    moved = prober.run(points.first | {site: points.first[site] + step})
-    doubled = prober.run(points.first | {site: points.first[site] + 2 * step})
-    elsewhere = prober.run(points.other | {site: points.other[site] + step})
+    moved = [prober.run(point | {site: point[site] + step}) for point in points.at]
     found = []
-    for child, arguments in points.at_first.items():
-        for key, value in arguments.items():
-            change = moved[child][key] - value
-            if _is_zero(change):
+    for child, arguments in points.answers[0].items():
+        for key in arguments:
+            changes = [
+                after[child][key] - before[child][key] for after, before in zip(moved, points.answers, strict=True)
+            ]
+            if all(_is_zero(change) for change in changes):
                 continue
             if child in points.scales or key != "loc":
                 family = type(base_distribution(prober.sites[child]["fn"])).__name__
                 raise refusal(child, f"it is {family} and its {key} depends on the location {site!r}")
-            same = _close(change, elsewhere[child][key] - points.at_other[child][key])
-            if not same or not _close(doubled[child][key] - value, 2 * change):
+            if not all(_close(change, changes[0]) for change in changes):
                 raise refusal(site, f"the mean of {child!r} is not linear in it")
-            found.append((child, _coefficient(prober, site, child, step, change)))
+            found.append((child, _coefficient(prober, site, child, step, changes[0])))
     return found
 
 
@@ -242,31 +242,34 @@ def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
 def _scale_links(prober: Prober, points: _Points) -> dict[str, dict[str, Link]]:
     """Site -> argument -> the scale that the argument is a constant times; arguments in which locations may be, not."""
     found: dict[str, dict[str, Link]] = {}
-    for name, arguments in points.at_first.items():
+    for name, arguments in points.answers[0].items():
         found[name] = {}
         for key, value in arguments.items():
-            moved = {scale: answers[name][key] for scale, (_, answers) in points.scales.items()}
+            moved = {scale: [answers[name][key] for _, answers in steps] for scale, steps in points.scales.items()}
+            sources = [scale for scale, after in moved.items() if not all(_is_zero(x - value) for x in after)]
             if name in points.scales or key != "loc":
-                found[name][key] = _link(prober, points, name, key, value, moved)
-                continue
-            for scale, answer in moved.items():
-                if not _is_zero(answer - value):
-                    family = type(base_distribution(prober.sites[scale]["fn"])).__name__
-                    raise refusal(scale, f"it is {family}, not Normal, and enters the mean of {name!r}")
+                found[name][key] = _link(prober, points, name, key, value, {x: moved[x] for x in sources})
+            elif sources:
+                family = type(base_distribution(prober.sites[sources[0]]["fn"])).__name__
+                raise refusal(sources[0], f"it is {family}, not Normal, and enters the mean of {name!r}")
     return found
 
 
 def _link(
-    prober: Prober, points: _Points, name: str, key: str, value: torch.Tensor, moved: dict[str, torch.Tensor]
+    prober: Prober, points: _Points, name: str, key: str, value: torch.Tensor, moved: dict[str, list[torch.Tensor]]
 ) -> Link:
-    sources = [scale for scale, answer in moved.items() if not _is_zero(answer - value)]
-    if not sources:
+    if not moved:
         return None, _constant(name, key, value)
-    scale = sources[0]
+    scale = next(iter(moved))
     index = index_of(prober.plates[scale], prober.plates[name], prober.batch)
-    if len(sources) > 1 or index is None or not _close(moved[scale] / value, points.scales[scale][0][index].exp()):
+    steps = [step for step, _ in points.scales[scale]]
+    if (
+        len(moved) > 1
+        or index is None
+        or not all(_close((after / value).log(), step[index]) for after, step in zip(moved[scale], steps, strict=True))
+    ):
         raise refusal(name, f"its {key} is not one scale times a constant")
-    return scale, _constant(name, key, value / points.first[scale][index])
+    return scale, _constant(name, key, value / points.at[0][scale][index])
 
 
 def _constant(name: str, key: str, value: torch.Tensor) -> float:
