@@ -216,6 +216,14 @@ class Sweeper:
                 self._move(theta, scale)
         return theta
 
+    def shared(self) -> dict[str, Tensor]:
+        """Return the shared locations' deviations after the last sweep."""
+        return {
+            location.name: self.deviations[location.name]
+            for location in self.structure.locations
+            if location.plates in SHARED
+        }
+
     def _draw(self, theta: Theta) -> None:
         """Draw every location given the scales; shared scales are moved on the way.
 

@@ -136,7 +136,33 @@ class ScaleGuide(PyroModule):
         """
         if not self.gene_sites:
             return {}, noise.sum(1)
-        lower = torch.tril(self.gene_lower[genes], -1) + torch.diag_embed(self.gene_log_diagonal[genes].exp())
+        lower = self._gene_chol(genes)
         values = self._gene_loc(genes)[..., None] + self.gene_slope[genes] @ standard.T + lower @ noise
         log_q = -0.5 * (noise.square() + math.log(2 * math.pi)).sum(1) - self.gene_log_diagonal[genes].sum(1)[:, None]
         return {scale.name: values[:, i] for i, scale in enumerate(self.gene_sites)}, log_q
+
+    def global_log_density(self, theta: Theta) -> Tensor:
+        """Log density, shape [N], of the log-scales shared by genes."""
+        shift = self._flat(theta) - self.loc
+        diagonal = torch.diag_embed(self.log_diagonal.exp())
+        lower = diagonal if self.lower is None else diagonal + self.unit[:, None] * torch.tril(self.lower, -1)
+        noise = torch.linalg.solve_triangular(lower, shift.T, upper=False)
+        return -0.5 * (noise.square() + math.log(2 * math.pi)).sum(0) - self.log_diagonal.sum()
+
+    def gene_log_density(self, theta: Theta, genes: Tensor) -> Tensor:
+        """Log density, shape [B, N], of the genes' own log-scales given the shared ones in `theta`."""
+        if not self.gene_sites:
+            return self.loc.new_zeros(len(genes), next(iter(theta.values())).shape[-1])
+        standard = (self._flat(theta) - self.loc)[:, self.scalar]
+        centre = self._gene_loc(genes)[..., None] + self.gene_slope[genes] @ standard.T
+        shift = torch.stack([theta[scale.name] for scale in self.gene_sites], 1) - centre
+        noise = torch.linalg.solve_triangular(self._gene_chol(genes), shift, upper=False)
+        return -0.5 * (noise.square() + math.log(2 * math.pi)).sum(1) - self.gene_log_diagonal[genes].sum(1)[:, None]
+
+    def _gene_chol(self, genes: Tensor) -> Tensor:
+        return torch.tril(self.gene_lower[genes], -1) + torch.diag_embed(self.gene_log_diagonal[genes].exp())
+
+    def _flat(self, theta: Theta) -> Tensor:
+        """Log-scales shared by genes, shape [N, E]."""
+        parts = [theta[scale.name] if scale.plates else theta[scale.name][None] for scale in self.global_sites]
+        return torch.cat(parts).T

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,15 +19,15 @@ from vihier.guides.evidence import (
     shared_posterior,
     sum_natural,
 )
-from vihier.guides.interweave import Sweeper, draw_shared_deviations, split_genes
+from vihier.guides.interweave import Sweeper, draw_shared_deviations
 from vihier.guides.scales import ScaleGuide
 from vihier.guides.structure import Structure, read_structure
-from vihier.guides.values import centre, locations_of, to_sites, unpad
+from vihier.guides.structured_draws import StructuredFit, of_genes
+from vihier.guides.trust import guide_trust
 from vihier.inference.batches import GeneBlocks, full_batch
 from vihier.inference.device import generator, run_on
 from vihier.inference.progress import Progress
-from vihier.kernels.elimination import NaturalParameters, draw_genes, eliminate
-from vihier.models.batch import Batch
+from vihier.kernels.elimination import NaturalParameters, eliminate
 from vihier.models.program import Program
 from vihier.screen import Screen
 
@@ -61,76 +61,6 @@ class Settings:
     kept: int = 4
     start_chains: int = 16
     start_sweeps: int = 12
-
-
-@dataclass
-class StructuredFit:
-    """A fitted structured guide with its draws of the scales and of the shared locations.
-
-    `theta` are log-scales of the whole screen, `shared` deviations of the shared locations' tables; draws last.
-    """
-
-    structure: Structure
-    guide: ScaleGuide
-    seed: int
-    history: dict[str, np.ndarray]
-    converged: bool
-    reason: str
-    theta: Theta
-    shared: Theta
-    column: Tensor
-    first: Block
-    sample_stats: dict[str, np.ndarray] = field(default_factory=dict)
-    not_identified: dict[str, str] = field(default_factory=dict)
-
-    def draw_globals(self, n_draws: int) -> dict[str, Tensor]:
-        """Return the draws of the sites shared by genes: site -> [n_draws, *its shape]."""
-        assert n_draws == self.column.shape[-1]
-        gene = {scale.name for scale in self.structure.scales if scale.plates == ("gene",)}
-        values = {name: value.exp() for name, value in self.theta.items() if name not in gene}
-        values |= self._shared_values()
-        return to_sites(self.structure, values)
-
-    def _shared_values(self) -> Theta:
-        return centre(self.structure, locations_of(self.structure, True), self.shared, {}, self.first)
-
-    def draw_locals(self, batch: Batch, global_draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Draw the sites of a batch's genes from their exact conditional: site -> [n_draws, *its shape there]."""
-        block = make_block(self.structure, batch)
-        theta = self._theta_of(batch)
-        random = generator(self.column.device, self.seed, "locals", int(batch.gene_idx[0]))
-        deviations = draw_block(self.structure, theta, block, self.column, random)
-        shared = self._shared_values()
-        deviations = {
-            location.name: unpad(deviations[location.name], block)
-            if location.plates == ("sgrna",)
-            else deviations[location.name]
-            for location in locations_of(self.structure, False)
-        }
-        values = centre(self.structure, locations_of(self.structure, False), deviations, shared, block)
-        values |= {scale.name: theta[scale.name].exp() for scale in self.structure.scales if scale.plates == ("gene",)}
-        return to_sites(self.structure, values)
-
-    def _theta_of(self, batch: Batch) -> Theta:
-        return {
-            scale.name: self.theta[scale.name][batch.gene_idx] if scale.plates == ("gene",) else self.theta[scale.name]
-            for scale in self.structure.scales
-        }
-
-
-def draw_block(
-    structure: Structure, theta: Theta, block: Block, column: Tensor, random: torch.Generator
-) -> dict[str, Tensor]:
-    """Draw the deviations of a block's own locations given the scales and the shared part of each line's mean."""
-    spread = variances(structure, theta, block)
-    eliminated = eliminate(block.data, spread, column)
-    like = eliminated.weight
-
-    def normal(shape: torch.Size) -> Tensor:
-        return torch.randn(shape, generator=random, dtype=like.dtype, device=like.device)
-
-    dense, leaf = draw_genes(block.data, spread, eliminated, normal(eliminated.scale.shape), normal(like.shape))
-    return split_genes(structure, theta, block, dense.transpose(1, 2), leaf, random)
 
 
 def fit_structured(
@@ -176,8 +106,7 @@ def fit_structured(
     fitter = _Fitter(structure, blocks, screen, seed, settings, progress)
     fitter.start(init)
     history, converged, reason = fitter.optimise()
-    theta, shared, column = fitter.draw(draws)
-    return StructuredFit(structure, fitter.guide, seed, history, converged, reason, theta, shared, column, blocks[0])
+    return fitter.draw(draws, history, converged, reason)
 
 
 class _Fitter:
@@ -356,7 +285,7 @@ class _Fitter:
         torch.autograd.backward([x for x, _ in used], [g for _, g in used])
         return total
 
-    def draw(self, draws: int) -> tuple[Theta, Theta, Tensor]:
+    def draw(self, draws: int, history: dict[str, np.ndarray], converged: bool, reason: str) -> StructuredFit:
         """Draw scales and shared locations; the scales are moved by interweaving sweeps where that is affordable."""
         settings = self.settings
         sweeps = settings.burn_in + settings.kept
@@ -366,66 +295,75 @@ class _Fitter:
         chunk = max(1, min(chains, ELEMENTS_AT_ONCE // self.cells)) if swept else chains
         starts = range(0, chains, chunk)
         self.progress.start("draw", len(starts))
-        parts: list[tuple[Theta, Theta, Tensor]] = []
+        theta_parts: list[Theta] = []
+        shared_parts: list[Theta] = []
         with torch.no_grad():
-            frozen = None if swept else self._natural(self._centre())
+            frozen = self._natural(self._centre())
             for number, first in enumerate(starts):
                 random = self._random("draws", number)
-                n = min(chunk, chains - first)
-                theta, _, standard = self.guide.sample_globals(self._normal(n, len(self.guide.loc), random=random))
-                own_noise = self._normal(self.sizes["gene"], len(self.guide.gene_sites), n, random=random)
-                genes = torch.arange(self.sizes["gene"], device=self.like.device)
-                theta |= self.guide.sample_genes(own_noise, standard, genes)[0]
+                theta = self._guide_draws(min(chunk, chains - first), random)
                 if swept:
                     assert self.whole is not None
                     sweeper = Sweeper(self.structure, self.whole, random)
-                    kept = []
                     for sweep in range(sweeps):
                         theta = sweeper.sweep(theta)
                         if sweep >= settings.burn_in:
-                            kept.append(theta)
-                    theta = _concatenate(kept)
-                parts.append((theta, *self._draw_shared(theta, random, frozen)))
+                            theta_parts.append(theta)
+                            shared_parts.append(sweeper.shared())
+                else:
+                    theta_parts.append(theta)
+                    shared_parts.append(self._draw_shared(theta, random, frozen))
                 self.progress.update(number + 1)
-        theta, shared = _concatenate([x[0] for x in parts]), _concatenate([x[1] for x in parts])
-        column = torch.cat([x[2] for x in parts], -1)
-        return _first(theta, draws), _first(shared, draws), column[..., :draws]
+            random = self._random("trust")
+            trust = guide_trust(
+                self.structure, self.guide, self.blocks, frozen, lambda *shape: self._normal(*shape, random=random)
+            )
+        return StructuredFit(
+            structure=self.structure,
+            guide=self.guide,
+            seed=self.seed,
+            history=history,
+            converged=converged,
+            reason=reason,
+            theta=_first(theta_parts, draws),
+            shared=_first(shared_parts, draws),
+            frozen=frozen,
+            first=self.blocks[0],
+            trust=trust,
+            swept=sweeps if swept else 0,
+        )
+
+    def _guide_draws(self, n: int, random: torch.Generator) -> Theta:
+        guide = self.guide
+        theta, _, standard = guide.sample_globals(self._normal(n, len(guide.origin), random=random))
+        own_noise = self._normal(self.sizes["gene"], len(guide.gene_sites), n, random=random)
+        genes = torch.arange(self.sizes["gene"], device=self.like.device)
+        return theta | guide.sample_genes(own_noise, standard, genes)[0]
 
     def _centre(self) -> Theta:
         """Return the centre of the guide, as one draw of all log-scales."""
         guide = self.guide
-        theta, _, standard = guide.sample_globals(self.like.new_zeros(1, len(guide.loc)))
+        theta, _, standard = guide.sample_globals(self.like.new_zeros(1, len(guide.origin)))
         genes = torch.arange(self.sizes["gene"], device=self.like.device)
         own_noise = self.like.new_zeros(self.sizes["gene"], len(guide.gene_sites), 1)
         return theta | guide.sample_genes(own_noise, standard, genes)[0]
 
     def _natural(self, theta: Theta) -> NaturalParameters | None:
-        return sum_natural([collapse(self.structure, self._own(theta, block), block).natural for block in self.blocks])
+        """Sum what all genes say of the shared locations."""
+        parts = [
+            collapse(self.structure, of_genes(self.structure, theta, block.batch), block).natural
+            for block in self.blocks
+        ]
+        return sum_natural(parts)
 
-    def _draw_shared(
-        self, theta: Theta, random: torch.Generator, frozen: NaturalParameters | None
-    ) -> tuple[Theta, Tensor]:
-        """Draw the shared locations; where `frozen` is given, with the data's part held at the guide's centre."""
-        n_draws = next(iter(theta.values())).shape[-1]
+    def _draw_shared(self, theta: Theta, random: torch.Generator, frozen: NaturalParameters | None) -> Theta:
+        """Draw the shared locations, what the genes say of them held at the guide's centre."""
         if frozen is None:
-            natural = self._natural(theta)
-        else:
-            natural = NaturalParameters(frozen.precision.expand(n_draws, -1, -1), frozen.rhs.expand(n_draws, -1))
-        if natural is None:
-            return {}, self.like.new_zeros(self.sizes["line"], n_draws)
-        deviations, column, _ = draw_shared_deviations(self.structure, theta, self.blocks[0], natural, random)
-        return deviations, column
-
-    def _own(self, theta: Theta, block: Block) -> Theta:
-        return {
-            scale.name: theta[scale.name][block.batch.gene_idx] if scale.plates == ("gene",) else theta[scale.name]
-            for scale in self.structure.scales
-        }
+            return {}
+        n_draws = next(iter(theta.values())).shape[-1]
+        natural = NaturalParameters(frozen.precision.expand(n_draws, -1, -1), frozen.rhs.expand(n_draws, -1))
+        return draw_shared_deviations(self.structure, theta, self.blocks[0], natural, random)[0]
 
 
-def _first(values: Theta, draws: int) -> Theta:
-    return {name: value[..., :draws] for name, value in values.items()}
-
-
-def _concatenate(parts: Sequence[Theta]) -> Theta:
-    return {name: torch.cat([part[name] for part in parts], -1) for name in parts[0]}
+def _first(parts: Sequence[Theta], draws: int) -> Theta:
+    return {name: torch.cat([part[name] for part in parts], -1)[..., :draws] for name in parts[0]}

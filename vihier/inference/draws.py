@@ -170,6 +170,10 @@ def write_groups(writer: PosteriorWriter, screen: Screen, fitted: Fitted) -> Non
     stats = {name: np.asarray(values) for name, values in fitted.sample_stats.items()}
     if stats:
         writer.write_group("sample_stats", stats, dict.fromkeys(stats, ("chain", "draw")))
+    diagnostics = getattr(fitted, "diagnostics", {})
+    if diagnostics:
+        values = {name: value for name, (_, value) in diagnostics.items()}
+        writer.write_group("diagnostics", values, {name: dims for name, (dims, _) in diagnostics.items()})
     maps = {"gene_of_sgrna": screen.index.gene_of_sgrna}
     map_dims: dict[str, tuple[str, ...]] = {"gene_of_sgrna": ("sgrna",)}
     if screen.index.lineage_of_line is not None:

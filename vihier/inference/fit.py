@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vihier.errors import FitWarning, VihierError
+from vihier.guides.structured_draws import StructuredFit
 from vihier.inference.batches import GeneBlocks, RowParts, genes_in_block
 from vihier.inference.columns import columns_read
 from vihier.inference.config import fingerprint, open_if_same, to_toml
@@ -260,6 +261,9 @@ class _Run:
                         converged=fitted.converged,
                         not_identified={**program.not_identified, **fitted.not_identified},
                     )
+        doubts = fitted.doubts(self.screen.index.genes) if isinstance(fitted, StructuredFit) else None
+        if doubts is not None:
+            warnings.warn(doubts, FitWarning, stacklevel=4)
         if not fitted.converged:
             warnings.warn(f"the fit did not converge: {fitted.reason}", FitWarning, stacklevel=4)
 

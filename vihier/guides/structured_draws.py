@@ -1,0 +1,162 @@
+"""A fitted structured guide: its draws of the scales and shared locations, and exact draws of everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vihier.diagnostics.psis import KHAT_LIMIT
+from vihier.guides.block import SHARED, Block, Theta, align, make_block, variances
+from vihier.guides.evidence import gene_log_prior, global_log_prior, shared_posterior
+from vihier.guides.interweave import split_genes
+from vihier.guides.scales import ScaleGuide
+from vihier.guides.structure import Structure
+from vihier.guides.trust import Trust, shared_log_densities
+from vihier.guides.values import centre, locations_of, to_sites, unpad
+from vihier.inference.device import generator
+from vihier.kernels.elimination import Eliminated, NaturalParameters, draw_genes, eliminate
+from vihier.models.batch import Batch
+
+
+def of_genes(structure: Structure, theta: Theta, batch: Batch) -> Theta:
+    """Return the log-scales that a batch has: those of its genes, and all shared ones."""
+    return {
+        scale.name: theta[scale.name][batch.gene_idx] if scale.plates == ("gene",) else theta[scale.name]
+        for scale in structure.scales
+    }
+
+
+@dataclass
+class StructuredFit:
+    """A fitted structured guide with its draws of the scales and of the shared locations.
+
+    `theta` are log-scales of the whole screen, `shared` deviations of the shared locations; draws last. `frozen` is
+    what the genes say of the shared locations at the guide's centre. `swept` is how many interweaving sweeps each chain
+    made; 0 where the draws are the guide's own.
+    """
+
+    structure: Structure
+    guide: ScaleGuide
+    seed: int
+    history: dict[str, np.ndarray]
+    converged: bool
+    reason: str
+    theta: Theta
+    shared: Theta
+    frozen: NaturalParameters | None
+    first: Block
+    trust: Trust
+    swept: int
+    not_identified: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        log_p = global_log_prior(self.structure, self.theta, self.first)
+        log_q = self.guide.global_log_density(self.theta)
+        self.column: Tensor | None = None
+        if self.frozen is not None:
+            n = self.n_draws
+            many = NaturalParameters(self.frozen.precision.expand(n, -1, -1), self.frozen.rhs.expand(n, -1))
+            posterior = shared_posterior(self.structure, self.theta, self.first, many)
+            parts = [
+                align(x.reach * self.shared[x.name], x.plates, ("line",), self.first)
+                for x in locations_of(self.structure, True)
+            ]
+            column = parts[0]
+            for part in parts[1:]:
+                column = column + part
+            self.column = column.expand(self.first.batch.n_lines, -1)
+            shared_p, shared_q = shared_log_densities(posterior, self._totals())
+            log_p, log_q = log_p + shared_p, log_q + shared_q
+        self._log_p, self._log_q = log_p, log_q
+
+    def _totals(self) -> Tensor:
+        """Return the sums of the shared tables' deviations, shape [N, P]."""
+        tables = []
+        for plates in SHARED:
+            parts = [location.reach * self.shared[location.name] for location in self.structure.table(plates)]
+            if parts:
+                tables.append(torch.stack(parts).sum(0).reshape(-1, self.n_draws))
+        return torch.cat(tables).T
+
+    @property
+    def n_draws(self) -> int:
+        """Number of draws."""
+        return next(iter(self.theta.values())).shape[-1]
+
+    @property
+    def sample_stats(self) -> dict[str, np.ndarray]:
+        """Log density of the posterior and of the guide at each draw, up to a constant, locations of genes out.
+
+        Complete once every block is drawn.
+        """
+        return {"log_p": self._log_p.cpu().numpy(), "log_q": self._log_q.cpu().numpy()}
+
+    @property
+    def diagnostics(self) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+        """Pareto k-hat of the guide: of the globals, and of each gene."""
+        return {
+            "khat_globals": ((), np.asarray(self.trust.globals)),
+            "khat": (("hugo_symbol",), self.trust.genes),
+            "sweeps": ((), np.asarray(self.swept)),
+        }
+
+    def doubts(self, genes: np.ndarray) -> str | None:
+        """Say in one sentence where the draws, being the guide's own, cannot be trusted; None where they can.
+
+        Draws that were moved by sweeps no longer depend on what the guide got wrong, and are not doubted.
+        """
+        if self.swept:
+            return None
+        bad = [str(gene) for gene in np.asarray(genes)[self.trust.genes > KHAT_LIMIT]]
+        if self.trust.globals <= KHAT_LIMIT and not bad:
+            return None
+        named = f"; {len(bad)} gene(s): {', '.join(bad[:5])}{', ...' if len(bad) > 5 else ''}" if bad else ""
+        return (
+            f"Pareto k-hat is above {KHAT_LIMIT} (globals {self.trust.globals:.2f}{named}): the guide's scales are approximate "
+            "there; refine those genes"
+        )
+
+    def draw_globals(self, n_draws: int) -> dict[str, Tensor]:
+        """Return the draws of the sites shared by genes: site -> [n_draws, *its shape]."""
+        assert n_draws == self.n_draws
+        values = {
+            scale.name: self.theta[scale.name].exp() for scale in self.structure.scales if scale.plates != ("gene",)
+        }
+        return to_sites(self.structure, values | self._shared_values())
+
+    def _shared_values(self) -> Theta:
+        return centre(self.structure, locations_of(self.structure, True), self.shared, {}, self.first)
+
+    def draw_locals(self, batch: Batch, global_draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Draw the sites of a batch's genes from their exact conditional: site -> [n_draws, *its shape there]."""
+        structure, block = self.structure, make_block(self.structure, batch)
+        theta = of_genes(structure, self.theta, batch)
+        random = generator(batch.gene_idx.device, self.seed, "locals", int(batch.gene_idx[0]))
+        deviations, eliminated = draw_block(structure, theta, block, self.column, random)
+        self._log_p = self._log_p + (eliminated.log_evidence + gene_log_prior(structure, theta, block)).sum(0)
+        self._log_q = self._log_q + self.guide.gene_log_density(theta, batch.gene_idx).sum(0)
+        local = locations_of(structure, False)
+        unpadded = {
+            x.name: unpad(deviations[x.name], block) if x.plates == ("sgrna",) else deviations[x.name] for x in local
+        }
+        values = centre(structure, local, unpadded, self._shared_values(), block)
+        values |= {scale.name: theta[scale.name].exp() for scale in structure.scales if scale.plates == ("gene",)}
+        return to_sites(structure, values)
+
+
+def draw_block(
+    structure: Structure, theta: Theta, block: Block, column: Tensor | None, random: torch.Generator
+) -> tuple[Theta, Eliminated]:
+    """Draw the deviations of a block's own locations given the scales and the shared part of each line's mean."""
+    spread = variances(structure, theta, block)
+    eliminated = eliminate(block.data, spread, column)
+
+    def normal(like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=random, dtype=like.dtype, device=like.device)
+
+    dense, leaf = draw_genes(block.data, spread, eliminated, normal(eliminated.scale), normal(eliminated.weight))
+    return split_genes(structure, theta, block, dense.transpose(1, 2), leaf, random), eliminated
