@@ -95,7 +95,7 @@ def deviation_sd(structure: Structure, location: Location, theta: Theta, block: 
 
 def plates_of(structure: Structure, site: str) -> Plates:
     """Return the plates of a location or scale."""
-    return next(found.plates for found in (*structure.scales, *structure.locations) if found.name == site)
+    return structure.site(site).plates
 
 
 def table_variance(structure: Structure, plates: Plates, theta: Theta, block: Block) -> Tensor | None:
@@ -155,7 +155,7 @@ def shared_sd(structure: Structure, theta: Theta, block: Block) -> Tensor:
     """Prior sds of the shared elements, shape [N, P], in the order of `shared_design`."""
     n_draws = next(iter(theta.values())).shape[-1]
     parts = [block.data.square.new_zeros(0, n_draws)]
-    sizes = {("line",): block.data.lineage.shape[0], ("lineage",): block.data.lineage.shape[1]}
+    sizes: dict[Plates, int] = {("line",): block.data.lineage.shape[0], ("lineage",): block.data.lineage.shape[1]}
     for plates in SHARED:
         variance = table_variance(structure, plates, theta, block)
         if variance is not None:

@@ -91,10 +91,10 @@ class Structure:
         """Return the locations that are indexed by exactly these plates."""
         return [location for location in self.locations if location.plates == plates]
 
-    def plates_of(self, site: str) -> Plates:
-        """Return the plates of a location or scale."""
+    def site(self, name: str) -> Location | Scale:
+        """Return the location or scale of a name."""
         sites: tuple[Location | Scale, ...] = (*self.scales, *self.locations)
-        return next(found.plates for found in sites if found.name == site)
+        return next(found for found in sites if found.name == name)
 
 
 def index_of(parent: Plates, child: Plates, batch: Batch) -> tuple[torch.Tensor, ...] | None:
@@ -203,6 +203,6 @@ def _gather(
 ) -> torch.Tensor:
     if source is None:
         return torch.ones((), dtype=torch.float64)
-    index = index_of(structure.plates_of(source), child, batch)
+    index = index_of(structure.site(source).plates, child, batch)
     assert index is not None
     return values[source][index]

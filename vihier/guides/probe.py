@@ -128,7 +128,7 @@ class Prober:
         self.runs += 1
         try:
             with poutine.block(), torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.runs)
+                torch.default_generator.manual_seed(self.runs)
                 return poutine.trace(poutine.condition(self.model, data=data)).get_trace(self.batch)
         except VihierError as error:
             # Pyro adds a table of shapes, lines of it, to what a program raises.

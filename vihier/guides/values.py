@@ -51,10 +51,9 @@ def _take(values: Tensor, parent: Plates, child: Plates, block: Block) -> Tensor
 
 def to_sites(structure: Structure, values: Theta) -> dict[str, Tensor]:
     """Bring tables with draws last to what the program's sites hold, draws first."""
-    sites = {site.name: site for site in (*structure.locations, *structure.scales)}
     found = {}
     for name, value in values.items():
-        site = sites[name]
+        site = structure.site(name)
         moved = value.movedim(-1, 0)
         found[name] = to_program_draws(moved, site.plates, site.dims)
     return found
