@@ -178,7 +178,8 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_batch_sizes_and_row_batches_agree_with_the_whole_screen() -> None:
+def test_batch_sizes_and_row_batches_agree_with_the_whole_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(svi, "Schedule", lambda: Schedule(window=90, max_windows=2))
     screen = ragged_screen(sgrnas=(4, 7, 2, 6), n_lines=5)
     fits = [
         vihier.fit(screen, "gene_lineage", guide="mean_field", draws=2000, quiet=True, dtype="float64", **options)
