@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from pyro.distributions import HalfNormal
@@ -61,6 +61,49 @@ def make_block(structure: Structure, batch: Batch) -> Block:
     shape = (n_genes, n_slots, batch.n_lines)
     data = gene_data(batch.gene, row_slot, batch.line, batch.lfc - structure.row_offset, shape, lineage)
     return Block(batch, data, slot, member, filled)
+
+
+def split_by_sgrnas(block: Block, waste: float = 1.15) -> list[Block]:
+    """Split a block so that no gene is padded to more than `waste` times its number of sgRNAs, and two.
+
+    One gene with 19 sgRNAs would otherwise have all others computed as if they had 19. The parts hold no rows.
+    """
+    per_gene = block.filled.sum(1)
+    none = block.slot[:0]
+    parts = []
+    left = per_gene > 0
+    while bool(left.any()):
+        widest = int(per_gene[left].max())
+        chosen = left & (per_gene * waste + 1 >= widest)
+        left &= ~chosen
+        genes = chosen.nonzero()[:, 0]
+        n_slots = min(widest, block.data.count.shape[1])
+        position = torch.full_like(per_gene, -1)
+        position[genes] = torch.arange(len(genes), device=genes.device)
+        sgrnas = (position[block.batch.gene_of_sgrna] >= 0).nonzero()[:, 0]
+        renumbered = torch.zeros_like(block.slot)
+        renumbered[sgrnas] = torch.arange(len(sgrnas), device=genes.device)
+        batch = replace(
+            block.batch,
+            gene=none,
+            sgrna=none,
+            line=none,
+            lfc=None,
+            covariates={},
+            gene_idx=block.batch.gene_idx[genes],
+            sgrna_idx=block.batch.sgrna_idx[sgrnas],
+            gene_of_sgrna=position[block.batch.gene_of_sgrna[sgrnas]],
+        )
+        data = replace(
+            block.data,
+            count=block.data.count[genes, :n_slots],
+            total=block.data.total[genes, :n_slots],
+            pairs=block.data.pairs[genes, : n_slots * (n_slots + 1) // 2],
+            square=block.data.square[genes],
+        )
+        member = renumbered[block.member[genes, :widest]]
+        parts.append(Block(batch, data, block.slot[sgrnas], member, block.filled[genes, :widest]))
+    return parts
 
 
 def align(values: Tensor, parent: Plates, child: Plates, block: Block) -> Tensor:

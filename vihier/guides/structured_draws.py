@@ -114,11 +114,9 @@ class StructuredFit:
         bad = [str(gene) for gene in np.asarray(genes)[self.trust.genes > KHAT_LIMIT]]
         if self.trust.globals <= KHAT_LIMIT and not bad:
             return None
-        named = f"; {len(bad)} gene(s): {', '.join(bad[:5])}{', ...' if len(bad) > 5 else ''}" if bad else ""
-        return (
-            f"Pareto k-hat is above {KHAT_LIMIT} (globals {self.trust.globals:.2f}{named}): the guide's scales are approximate "
-            "there; refine those genes"
-        )
+        named = f"; {len(bad)} gene(s): {', '.join(bad[:5])}" + ", ..." * (len(bad) > 5) if bad else ""
+        where = f"Pareto k-hat is above {KHAT_LIMIT} (globals {self.trust.globals:.2f}{named})"
+        return f"{where}: there the guide's scales are only approximate"
 
     def draw_globals(self, n_draws: int) -> dict[str, Tensor]:
         """Return the draws of the sites shared by genes: site -> [n_draws, *its shape]."""

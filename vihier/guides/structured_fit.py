@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vihier.errors import FitError
-from vihier.guides.block import Block, Theta, make_block, variances
+from vihier.guides.block import Block, Theta, make_block, split_by_sgrnas, variances
 from vihier.guides.evidence import (
     collapse,
     collapsed_log_joint,
@@ -56,7 +56,7 @@ class Settings:
 
     max_steps: int = 400
     particles: int = 8
-    learning_rate: float = 0.1
+    learning_rate: float = 0.04
     burn_in: int = 6
     kept: int = 4
     start_chains: int = 16
@@ -99,11 +99,18 @@ def fit_structured(
     probe = GeneBlocks(screen, 2, "cpu", torch.float64)[0]
     with run_on(torch.device("cpu"), torch.float64):
         structure = read_structure(program.model, probe)
-    # As many genes at once as keep the arrays of a step to some megabytes.
-    fitting = max(1, BLOCK_ELEMENTS // (8 * screen.n_lines))
-    size = min(batch_size or fitting, screen.n_genes)
-    blocks = [make_block(structure, batch) for batch in GeneBlocks(screen, size, device, dtype)]
-    fitter = _Fitter(structure, blocks, screen, seed, settings, progress)
+    cells = screen.n_genes * screen.n_lines
+    whole = None
+    affordable = cells * draws * (settings.burn_in + settings.kept) // settings.kept <= SWEEP_BUDGET
+    if affordable or (batch_size is None and cells <= WHOLE_UP_TO):
+        whole = make_block(structure, full_batch(screen, device, dtype))
+    if whole is not None and batch_size is None:
+        blocks = [whole] if cells <= SMALL_SCREEN else split_by_sgrnas(whole)
+    else:
+        # As many genes at once as keep the arrays of a step to some megabytes.
+        size = min(batch_size or max(1, BLOCK_ELEMENTS // (8 * screen.n_lines)), screen.n_genes)
+        blocks = [make_block(structure, batch) for batch in GeneBlocks(screen, size, device, dtype)]
+    fitter = _Fitter(structure, blocks, whole, screen, seed, settings, progress)
     fitter.start(init)
     history, converged, reason = fitter.optimise()
     return fitter.draw(draws, history, converged, reason)
@@ -116,6 +123,7 @@ class _Fitter:
         self,
         structure: Structure,
         blocks: Sequence[Block],
+        whole: Block | None,
         screen: Screen,
         seed: int,
         settings: Settings,
@@ -129,9 +137,7 @@ class _Fitter:
         self.like = blocks[0].data.square
         self.guide: ScaleGuide
         self.frozen: NaturalParameters | None = None
-        self.whole: Block | None = blocks[0] if len(blocks) == 1 else None
-        if self.whole is None and self.cells <= WHOLE_UP_TO:
-            self.whole = make_block(structure, full_batch(screen, self.like.device, self.like.dtype))
+        self.whole = whole
 
     def _random(self, *keys: int | str) -> torch.Generator:
         return generator(self.like.device, self.seed, *keys)
@@ -140,31 +146,50 @@ class _Fitter:
         return torch.randn(shape, generator=random, dtype=self.like.dtype, device=self.like.device)
 
     def start(self, init: Theta | None) -> None:
-        """Start the guide at log-scales given, or from short interweaving chains on the data."""
-        settings = self.settings
+        """Start the guide at log-scales given, or from short interweaving chains on each block by itself."""
+        settings, structure = self.settings, self.structure
         chains = max(2, min(settings.start_chains, START_BUDGET // self.cells))
-        sweeps = settings.start_sweeps
         random = self._random("start")
         theta = {
             scale.name: self._normal(*(self.sizes[plate] for plate in scale.plates), chains, random=random) * 0.3 - 1
-            for scale in self.structure.scales
+            for scale in structure.scales
         }
         for name, value in (init or {}).items():
             if name in theta:
                 theta[name] = torch.where(value[..., None].isfinite(), value[..., None].to(self.like), theta[name])
-        kept: list[Theta] = []
-        if self.whole is not None and init is None:
-            self.progress.start("start", sweeps)
-            sweeper = Sweeper(self.structure, self.whole, random)
-            for sweep in range(sweeps):
-                theta = sweeper.sweep(theta)
-                self.progress.update(sweep + 1)
-                if sweep >= sweeps // 2:
-                    kept.append(theta)
-        pooled = {name: torch.cat([x[name] for x in kept], -1) if kept else value for name, value in theta.items()}
-        self.guide = ScaleGuide(self.structure, self.sizes, {name: value.mean(-1) for name, value in pooled.items()})
-        if kept:
-            self.guide.spread({name: value.std(-1) for name, value in pooled.items()})
+        mean = {name: value.mean(-1) for name, value in theta.items()}
+        spread: Theta | None = None
+        if init is None:
+            self.progress.start("start", len(self.blocks))
+            spread = {name: torch.zeros_like(value) for name, value in mean.items()}
+            mean = {name: torch.zeros_like(value) for name, value in mean.items()}
+            for number, block in enumerate(self.blocks):
+                pooled = self._start_block(block, of_genes(structure, theta, block.batch), random)
+                share = len(block.batch.gene_idx) / self.sizes["gene"]
+                for scale in structure.scales:
+                    centre, sd = pooled[scale.name].mean(-1), pooled[scale.name].std(-1)
+                    if scale.plates == ("gene",):
+                        mean[scale.name][block.batch.gene_idx] = centre
+                        spread[scale.name][block.batch.gene_idx] = sd
+                    else:
+                        mean[scale.name] += share * centre
+                        spread[scale.name] += (
+                            share**1.5 * sd
+                        )  # blocks are independent: variances add as weights squared
+                self.progress.update(number + 1)
+        self.guide = ScaleGuide(structure, self.sizes, mean)
+        if spread is not None:
+            self.guide.spread(spread)
+
+    def _start_block(self, block: Block, theta: Theta, random: torch.Generator) -> Theta:
+        """Run short chains on one block as if it were a screen, and pool the second half of them."""
+        sweeper = Sweeper(self.structure, block, random)
+        kept = []
+        for sweep in range(self.settings.start_sweeps):
+            theta = sweeper.sweep(theta)
+            if sweep >= self.settings.start_sweeps // 2:
+                kept.append(theta)
+        return {name: torch.cat([x[name] for x in kept], -1) for name in theta}
 
     def optimise(self) -> tuple[dict[str, np.ndarray], bool, str]:
         """Maximise the ELBO; stop when the global means stand still between windows."""
