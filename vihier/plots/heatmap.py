@@ -14,8 +14,8 @@ from vihier.plots.axes import UNIT, axes, lineage_colours, spread
 if TYPE_CHECKING:
     from vihier.posterior.reader import Posterior
 
-# Points: labels that would have to be smaller are left out, and their number is given. Elements beyond the second number
-# are not ordered by clustering, which takes time and memory with their square.
+# Points: labels that would have to be smaller are left out, and their number is given. More elements than CLUSTERED are
+# not ordered by clustering, which takes time and memory with their square.
 SMALLEST_LABEL, CLUSTERED = 5.0, 2_000
 
 
