@@ -10,7 +10,8 @@ from pyro.distributions import HalfNormal
 from torch import Tensor
 
 from vihier.guides.structure import Location, Plates, Scale, Structure, index_of
-from vihier.kernels.elimination import GeneData, Variances, gene_data
+from vihier.kernels.cells import GeneData, gene_data
+from vihier.kernels.elimination import Variances
 from vihier.models.batch import Batch
 
 Theta = dict[str, Tensor]
@@ -171,6 +172,8 @@ SHARED: tuple[Plates, ...] = (("line",), ("lineage",), ())
 def shared_design(structure: Structure, block: Block) -> tuple[Tensor | None, Tensor] | None:
     """Return the resolution at which genes see what they share, and what makes it up; None where they share nothing.
 
+    Both are in float64, as all is that concerns several genes at once.
+
     Returns
     -------
     resolution : Tensor or None
@@ -178,7 +181,7 @@ def shared_design(structure: Structure, block: Block) -> tuple[Tensor | None, Te
     coarse : Tensor
         Shape [R, P - R]: the elements of the coarser shared tables that each element is also a sum of.
     """
-    lineage = block.data.lineage
+    lineage = block.data.lineage.double()
     ones = lineage.new_ones(len(lineage), 1)
     present = [plates for plates in SHARED if structure.table(plates)]
     if not present:

@@ -35,10 +35,10 @@ from vihier.kernels.elimination import (
     draw_dense,
     draw_leaf,
     draw_shared,
-    draw_shared_given_genes,
     eliminate,
     fitted_total,
 )
+from vihier.kernels.shared_tree import draw_shared_given_genes
 
 SHARED_REPEATS = 5
 SCALE_FAMILIES = ("HalfNormal", "HalfCauchy")
@@ -47,7 +47,10 @@ SCALE_FAMILIES = ("HalfNormal", "HalfCauchy")
 def draw_shared_deviations(
     structure: Structure, theta: Theta, block: Block, natural: NaturalParameters, generator: torch.Generator
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Draw the shared locations' deviations given all genes, their sum for each line, [C, N], and element, [R, N]."""
+    """Draw the shared locations' deviations given all genes, their sum for each line, [C, N], and element, [R, N].
+
+    The last is in float64, as `natural` is.
+    """
     design = shared_design(structure, block)
     assert design is not None
     posterior = shared_posterior(structure, theta, block, natural)
@@ -55,7 +58,8 @@ def draw_shared_deviations(
     resolution, coarse = design
     elements = totals[: len(coarse)] + coarse @ totals[len(coarse) :]
     column = elements if resolution is None else resolution @ elements
-    return split_shared(structure, theta, block, totals, generator), column, elements
+    like = block.data.square
+    return split_shared(structure, theta, block, totals.to(like), generator), column.to(like), elements
 
 
 def _normal(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -21,64 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class GeneData:
-    """Sufficient statistics of a block of genes, padded to the block's largest number of sgRNAs.
-
-    Attributes
-    ----------
-    count, total : Tensor
-        Number of rows and sum of lfc of each cell, shape [B, K, C].
-    pairs : Tensor
-        Products of the counts of two sgRNAs in a line, the lower triangle, shape [B, K(K+1)/2, C].
-    square : Tensor
-        Sum of squared lfc of each gene's rows, shape [B].
-    lineage : Tensor
-        One-hot lineage of each line, shape [C, L]; L = 0 where there are none.
-    """
-
-    count: Tensor
-    total: Tensor
-    pairs: Tensor
-    square: Tensor
-    lineage: Tensor
-
-    @property
-    def line_count(self) -> Tensor:
-        """Rows of each gene and line, shape [B, C]."""
-        return self.count.sum(1)
-
-    @property
-    def line_total(self) -> Tensor:
-        """Sum of lfc of each gene and line, shape [B, C]."""
-        return self.total.sum(1)
-
-
-def gene_data(
-    gene: Tensor, slot: Tensor, line: Tensor, lfc: Tensor, shape: tuple[int, int, int], lineage: Tensor
-) -> GeneData:
-    """Sum rows into cells.
-
-    Parameters
-    ----------
-    gene, slot, line : Tensor
-        Each row's gene within the block, sgRNA within the gene, and line; int64, shape [N].
-    lfc : Tensor
-        Log2 fold change less any constant in every row's mean, shape [N].
-    shape : tuple of int
-        (B, K, C).
-    lineage : Tensor
-        One-hot lineage of each line, shape [C, L].
-    """
-    n_genes, n_slots, n_lines = shape
-    cell = (gene * n_slots + slot) * n_lines + line
-    zeros = lfc.new_zeros(n_genes * n_slots * n_lines)
-    count = zeros.index_add(0, cell, torch.ones_like(lfc)).reshape(shape)
-    total = zeros.index_add(0, cell, lfc).reshape(shape)
-    square = lfc.new_zeros(n_genes).index_add(0, gene, lfc * lfc)
-    i, j = torch.tril_indices(n_slots, n_slots, device=lfc.device)
-    return GeneData(count, total, count[:, i] * count[:, j], square, lineage)
+from vihier.kernels.cells import GeneData
 
 
 @dataclass(frozen=True)
@@ -93,6 +36,11 @@ class Variances:
     gene: Tensor | None
     gene_lineage: Tensor | None
     gene_line: Tensor | None
+
+    def double(self) -> Variances:
+        """Return the same in float64."""
+        tables = (self.sgrna, self.gene, self.gene_lineage, self.gene_line)
+        return Variances(self.noise.double(), *(None if x is None else x.double() for x in tables))
 
 
 @dataclass(frozen=True)
@@ -109,8 +57,6 @@ class Eliminated:
         Cholesky factor of the whitened precision of d, shape [B, N, D, D]; None where d is empty.
     scale, solution : Tensor
         Prior sds of d, and chol^-1 S rhs; shape [B, N, D].
-    cross : Tensor
-        Precision between d and t, shape [B, N, D, R]; only when asked for.
     residual : Tensor
         Right-hand side of t, shape [B, C, N].
     leaf_shrink : Tensor
@@ -141,6 +87,7 @@ def eliminate(data: GeneData, variances: Variances, shared: Tensor | None = None
     count, total = data.line_count[..., None], data.line_total[..., None]
     residual_total, square = total, data.square[:, None].expand(-1, len(tau))
     if shared is not None:
+        shared = shared.to(total)
         square = square - 2 * (total * shared).sum(1) + (count * shared.square()).sum(1)
         residual_total = total - count * shared
     if variances.gene_line is None:
@@ -233,8 +180,9 @@ def _sgrna_block(
             scaled = data.count[:, None] * pooled.permute(0, 2, 1)[:, :, None]
             precision = precision - scaled @ data.count.mT[:, None]
         else:
-            i, j = torch.meshgrid(torch.arange(n_slots), torch.arange(n_slots), indexing="ij")
-            lower = (torch.maximum(i, j) * (torch.maximum(i, j) + 1) // 2 + torch.minimum(i, j)).to(tau.device)
+            i = torch.arange(n_slots, device=tau.device)
+            high, low = torch.maximum(i[:, None], i), torch.minimum(i[:, None], i)
+            lower = high * (high + 1) // 2 + low
             products = (data.pairs @ pooled)[:, lower.reshape(-1)].transpose(1, 2)
             precision = precision - products.reshape(n_genes, len(tau), n_slots, n_slots)
     return precision, slot_rhs
@@ -244,8 +192,8 @@ def _sgrna_block(
 class NaturalParameters:
     """What a block's rows say of the shared column part t, at a resolution of R elements: lines, lineages or one.
 
-    precision [N, R, R] and rhs [N, R]; those of disjoint blocks add up. Float64: the direction that shifts every line
-    at once has almost no precision beside entries of 1e4 and more.
+    precision [N, R, R] and rhs [N, R]; those of disjoint blocks add up. Float64 whatever the data are in: the direction
+    that shifts every line at once has almost no precision beside entries of 1e4 and more, and is a difference of such.
     """
 
     precision: Tensor
@@ -267,6 +215,11 @@ def natural_parameters(
     resolution : Tensor or None
         Which element of t each line has, one-hot, shape [C, R]; None where every line has its own.
     """
+    if block.weight.dtype != torch.float64:
+        data, variances = data.double(), variances.double()
+        block = eliminate(data, variances)
+    if resolution is not None:
+        resolution = resolution.to(block.weight)
     weight, residual = block.weight.sum(0), block.residual.sum(0)
     if resolution is None:
         precision, rhs = torch.diag_embed(weight.T), residual.T
@@ -332,6 +285,7 @@ def solve_shared(natural: NaturalParameters, scale: Tensor, coarse: Tensor) -> S
     coarse : Tensor
         Which of the coarser deviations each element of t also has, one-hot, shape [R, P - R].
     """
+    scale, coarse = scale.to(natural.precision), coarse.to(natural.precision)
     side = natural.precision @ coarse
     precision = torch.cat([torch.cat([natural.precision, side], 2), torch.cat([side.mT, coarse.T @ side], 2)], 1)
     whitened = scale[:, :, None] * precision * scale[:, None, :]
@@ -404,51 +358,3 @@ def fitted_total(data: GeneData, variances: Variances, dense: Tensor) -> Tensor:
     if variances.gene is not None:
         fitted = fitted + data.line_count[..., None] * parts[:, -1:]
     return fitted
-
-
-def draw_shared_given_genes(
-    weight: Tensor,
-    rhs: Tensor,
-    prior: tuple[Tensor | None, Tensor | None, Tensor | None],
-    lineage: Tensor,
-    noise: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw the shared tables given each gene's d, with e integrated out: then lines are independent, and a tree.
-
-    Parameters
-    ----------
-    weight, rhs : Tensor
-        Precision and right-hand side of t, summed over genes, shape [C, N].
-    prior : tuple
-        Prior variances of the tables over lines [C or 1, N], lineages [L or 1, N] and nothing [N]; None where absent.
-    lineage : Tensor
-        One-hot lineage of each line, shape [C, L].
-    noise : Tensor
-        Standard normals, shape [C + L + 1, N].
-
-    Returns
-    -------
-    tuple of Tensor
-        Deviations of the three tables: [C, N], [L, N], [N]; zero where a table is absent.
-    """
-    n_lines, n_lineages = lineage.shape
-    by_line, by_lineage, scalar = (x if x is not None else weight.new_zeros(()) for x in prior)
-    shrink = 1.0 / (1.0 + by_line * weight)
-    if prior[1] is None:
-        group_shrink, group_weight, group_rhs = None, shrink * weight, shrink * rhs
-        top_weight, top_rhs = group_weight.sum(0), group_rhs.sum(0)
-    else:
-        group_weight, group_rhs = lineage.T @ (shrink * weight), lineage.T @ (shrink * rhs)
-        group_shrink = 1.0 / (1.0 + by_lineage * group_weight)
-        top_weight, top_rhs = (group_shrink * group_weight).sum(0), (group_shrink * group_rhs).sum(0)
-    top = (scalar * top_rhs + scalar.sqrt() * (1.0 + scalar * top_weight).sqrt() * noise[-1]) / (
-        1.0 + scalar * top_weight
-    )
-    groups = weight.new_zeros(n_lineages, weight.shape[1])
-    above = top
-    if group_shrink is not None:
-        groups = by_lineage * group_shrink * (group_rhs - group_weight * top)
-        groups = groups + (by_lineage * group_shrink).sqrt() * noise[n_lines:-1]
-        above = top + lineage @ groups
-    lines = by_line * shrink * (rhs - weight * above) + (by_line * shrink).sqrt() * noise[:n_lines]
-    return lines, groups, top
