@@ -14,7 +14,7 @@ demo: .venv/.installed
 	$(BIN)/python experiments/demo.py
 
 test: .venv/.installed
-	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

@@ -75,6 +75,7 @@ class StructuredGuide(PyroModule):
         self.scales = ScaleGuide(self.structure, sizes, start)
         self._blocks: dict[int, Block] = {}
         self._said: dict[int, NaturalParameters] = {}
+        self._plates: dict[tuple[str, int], Any] = {}
         if len(blocks) > 1:
             with torch.no_grad():
                 for batch in blocks:
@@ -103,6 +104,7 @@ class StructuredGuide(PyroModule):
     def forward(self, batch: Batch) -> None:
         """Draw every site of the program for a batch."""
         block, scales = self._block(batch), self.scales
+        self._plates = {}
         like = block.data.square
         theta, log_q, standard = scales.sample_globals(like.new_empty(1, len(scales.origin)).normal_())
         jacobian = sum((x.sum(0) if x.dim() > 1 else x for x in theta.values()), like.new_zeros(1))
@@ -205,10 +207,10 @@ class StructuredGuide(PyroModule):
         """State the value of a site, shape [*plates, 1], inside its plates."""
         value = to_program(values[..., 0], site.plates, site.dims)
         with ExitStack() as stack:
-            for plate, dim, size in sorted(
-                zip(site.plates, site.dims, values.shape, strict=False), key=lambda frame: frame[1]
-            ):
-                stack.enter_context(pyro.plate(f"_{site.name}_{plate}", size, dim=dim))
+            for plate, dim, size in zip(site.plates, site.dims, values.shape, strict=False):
+                if (plate, dim) not in self._plates:
+                    self._plates[plate, dim] = pyro.plate(plate, size, dim=dim)
+                stack.enter_context(self._plates[plate, dim])
             pyro.sample(site.name, dist.Delta(value))
 
 

@@ -1,0 +1,107 @@
+"""Fits with the structured guide: agreement with NUTS, invariances, and knowing when it is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ragged import ragged_frame
+
+import vihier
+from vihier.guides.trust import guide_trust
+from vihier.inference.device import run_on
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the reference posteriors (../shared) are not here")
+
+
+def fitted(frame, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return vihier.fit(frame, quiet=True, **options)
+
+
+@needs_shared
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["A.additive", "A.gene_lineage", "A.crossed", "S.additive"])
+def test_agrees_with_nuts_as_the_independent_check_asks(case: str, tmp_path: Path) -> None:
+    folder = SHARED / "reference" / case
+    out = tmp_path / "fit.h5"
+    fitted(str(folder / "data.csv.gz"), model=case.split(".")[1], draws=4000, out=out)
+    script = SHARED / "tools" / "score_reference.py"
+    command = [sys.executable, str(script), str(out), str(folder / "reference.npz")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.fixture(scope="module")
+def small():
+    return ragged_frame(sgrnas=(2, 3, 4, 3, 2, 5, 4, 3), n_lines=8)
+
+
+def test_same_seed_same_bits_and_row_order_does_not_matter(small) -> None:
+    first = fitted(small, draws=50, seed=3)
+    again = fitted(small.sample(frac=1.0, random_state=1), draws=50, seed=3)
+    other = fitted(small, draws=50, seed=4)
+    for name in ("gamma", "sigma_alpha", "beta", "effect"):
+        np.testing.assert_array_equal(first.draws(name), again.draws(name))
+    assert not np.array_equal(first.draws("sigma"), other.draws("sigma"))
+
+
+def test_stopped_after_five_steps_it_says_that_it_did_not_converge(small) -> None:
+    with pytest.warns(UserWarning, match="did not converge"):
+        posterior = vihier.fit(small, draws=20, max_steps=5, quiet=True)
+    assert not posterior.converged
+    assert "5 steps" in posterior.attrs["reason"]
+
+
+def test_diagnostics_are_in_the_file(small) -> None:
+    posterior = fitted(small, draws=100)
+    diagnostics = posterior.group("diagnostics")
+    assert diagnostics["khat"].dims == ("hugo_symbol",)
+    assert np.isfinite(float(diagnostics["khat_globals"]))
+    assert int(diagnostics["sweeps"]) > 0
+    stats = posterior.group("sample_stats")
+    assert np.isfinite(stats["log_p"]).all()
+    assert np.isfinite(stats["log_q"]).all()
+
+
+@pytest.mark.parametrize("model", ["additive", "gene_lineage"])
+def test_halved_sds_are_noticed_by_khat(model: str) -> None:
+    """A guide with half the sd has weights of infinite variance: k-hat near 1 - 1/4 in each of several dimensions."""
+    from vihier.guides.block import make_block
+    from vihier.guides.structure import read_structure
+    from vihier.guides.structured_fit import Settings, _Fitter
+    from vihier.inference.batches import GeneBlocks, full_batch
+    from vihier.inference.progress import Silent
+    from vihier.models.program import load_program
+    from vihier.screen import read_screen
+
+    screen = read_screen(ragged_frame(sgrnas=(4,) * 12, n_lines=24))
+    with run_on(torch.device("cpu"), torch.float64):
+        structure = read_structure(load_program(model).model, GeneBlocks(screen, 2)[0])
+        whole = make_block(structure, full_batch(screen))
+        fitter = _Fitter(structure, [whole], whole, screen, 0, Settings(), Silent())
+        fitter.start(None)
+        fitter.optimise()
+        generator = torch.Generator().manual_seed(0)
+
+        def khat() -> float:
+            with torch.no_grad():
+                natural = fitter._natural(fitter._centre())
+                normal = lambda *shape: torch.randn(shape, generator=generator)  # noqa: E731
+                return guide_trust(structure, fitter.guide, [whole], natural, normal).globals
+
+        before = khat()
+        fitter.guide.log_diagonal -= np.log(2)
+        fitter.guide.gene_log_diagonal -= np.log(2)
+        if fitter.guide.lower is not None:
+            fitter.guide.lower /= 2
+        after = khat()
+    assert after > 0.7
+    assert after > before
