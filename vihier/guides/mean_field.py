@@ -233,8 +233,6 @@ def _lay_out(sites: tuple[Site, ...]) -> tuple[_Columns, ...]:
     first = 0
     for site in sites:
         shape = list(biject_to(site.support).inverse_shape(torch.Size(site.shape)))
-        if len(shape) < len(site.shape):
-            raise VihierError(f"site {site.name!r}: values of {site.support} have no place in mean_field")
         if site.local_plate is not None:
             del shape[site.local_axis]
         size = int(torch.Size(shape).numel())

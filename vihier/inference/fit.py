@@ -263,9 +263,9 @@ class _Run:
                     )
         doubts = fitted.doubts(self.screen.index.genes) if isinstance(fitted, StructuredFit) else None
         if doubts is not None:
-            warnings.warn(doubts, FitWarning, stacklevel=4)
+            warnings.warn(doubts, FitWarning, stacklevel=3)
         if not fitted.converged:
-            warnings.warn(f"the fit did not converge: {fitted.reason}", FitWarning, stacklevel=4)
+            warnings.warn(f"the fit did not converge: {fitted.reason}", FitWarning, stacklevel=3)
 
     def _fit(self, progress: Progress) -> Fitted:
         asked = self.asked

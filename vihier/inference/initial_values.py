@@ -60,11 +60,12 @@ class Substitute(Messenger):
 
 def centre_of(distribution: Any) -> torch.Tensor:
     """Return a typical value of a prior: its mean, or where it has none that is finite, one moderate value."""
-    mean = distribution.mean
     shape = distribution.shape()
-    inside = distribution.support.check(mean)
-    usable = torch.isfinite(mean).all() and torch.as_tensor(inside).all()
-    if usable:
+    try:
+        mean = distribution.mean
+    except NotImplementedError:  # correlation matrices, for one
+        mean = None
+    if mean is not None and torch.isfinite(mean).all() and torch.as_tensor(distribution.support.check(mean)).all():
         return mean.expand(shape).clone()
     transform = biject_to(distribution.support)
     return transform(torch.zeros(transform.inverse_shape(shape))).expand(shape).clone()

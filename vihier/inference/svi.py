@@ -206,13 +206,11 @@ def run_svi(
 
 def _outcome(run: _Run, verdict: Verdict | None, plan: Schedule) -> Outcome:
     if verdict is None:
-        rates = len({*run.records.learning_rate})
+        phase = len({*run.records.learning_rate})
         reason = (
-            f"not converged: stopped by max_steps after {run.steps} steps, in phase {rates} of {len(plan.rates)}, "
-            "before the rule could be applied"
+            f"stopped by max_steps after {run.steps} steps, in phase {phase} of {len(plan.rates)}, before the rule of "
+            "convergence could be applied"
         )
-    elif verdict.settled:
-        reason = f"converged after {run.steps} steps: {verdict.reason}"
     else:
-        reason = f"not converged after {run.steps} steps: {verdict.reason}"
+        reason = f"after {run.steps} steps: {verdict.reason}"
     return Outcome(run.records.arrays(), verdict is not None and verdict.settled, reason)
