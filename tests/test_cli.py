@@ -291,6 +291,19 @@ def test_a_truncated_gzip_is_one_line(screen: Path, tmp_path: Path, capsys: pyte
     assert "cut.csv.gz" in refused(capsys, "validate", path)
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError("Unable to allocate 3 TiB"), RuntimeError("[enforce fail] can't allocate memory")]
+)
+def test_want_of_memory_is_one_line(
+    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, screen: Path
+) -> None:
+    def too_large(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("vihier.screen.read.read_screen", too_large)
+    assert "out of memory" in refused(capsys, "validate", screen)
+
+
 def test_an_error_of_the_system_is_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, screen: Path
 ) -> None:

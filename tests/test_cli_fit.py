@@ -166,6 +166,7 @@ def test_cuda_where_there_is_none_is_one_line(screen: Path, tmp_path: Path, caps
     assert "cuda" in refused(capsys, "fit", screen, "--out", tmp_path / "fit.h5", *FEW, "--device", "cuda")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 def test_ctrl_c_in_a_fit_ends_with_130_and_leaves_nothing(screen: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vihier", "fit", str(screen), "--out", str(tmp_path / "fit.h5")]

@@ -87,8 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Examples
     --------
-    >>> main(["--version"]) == main([])
-    vihier 0...
+    >>> main(["models", "--graph", "additive.dot"])  # which model's is not said: refused
+    2
     """
     command = typer.main.get_command(app)
     with warnings.catch_warnings():
@@ -105,6 +105,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _refuse(_describe_os_error(error))
         except (KeyboardInterrupt, typer.Abort):
             status = INTERRUPTED
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            return _refuse(f"out of memory: {error}; use a machine with more, a smaller --batch-size, or fewer --draws")
     if status == INTERRUPTED:
         say("interrupted")
     return status or 0
@@ -113,6 +117,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _refuse(text: str) -> int:
     say(text)
     return REFUSED
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # torch says it in two ways: a class of its own on a GPU, and a plain RuntimeError on the CPU.
+    by_name = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return by_name or "can't allocate memory" in str(error)
 
 
 def _describe_os_error(error: OSError) -> str:
