@@ -17,9 +17,9 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.poutine.messenger import Messenger
 from torch.distributions import biject_to, constraints
 
+from vihier.inference.centres import Substitute, values_of
 from vihier.inference.sites import Site, Sites
 from vihier.models.batch import Batch
 
@@ -38,46 +38,6 @@ class Start:
 
     loc: Mapping[str, torch.Tensor]
     sd: Mapping[str, torch.Tensor]
-
-
-class Substitute(Messenger):
-    """Give latent sites known values; others, and NaN, get the centre of their prior given those before them."""
-
-    def __init__(self, values: Mapping[str, torch.Tensor]) -> None:
-        super().__init__()
-        self.values = values
-
-    def _pyro_sample(self, msg: dict[str, Any]) -> None:
-        if msg["is_observed"] or msg["done"] or not hasattr(msg["fn"], "support"):
-            return
-        value = self.values.get(msg["name"])
-        if value is None:
-            value = centre_of(msg["fn"])
-        elif torch.isnan(value).any():
-            value = torch.where(torch.isnan(value), centre_of(msg["fn"]), value)
-        msg["value"], msg["done"] = value, True
-
-
-def centre_of(distribution: Any) -> torch.Tensor:
-    """Return a typical value of a prior: its mean, or where it has none that is finite, one moderate value."""
-    shape = distribution.shape()
-    try:
-        mean = distribution.mean
-    except NotImplementedError:  # correlation matrices, for one
-        mean = None
-    if mean is not None and torch.isfinite(mean).all() and torch.as_tensor(distribution.support.check(mean)).all():
-        return mean.expand(shape).clone()
-    transform = biject_to(distribution.support)
-    return transform(torch.zeros(transform.inverse_shape(shape))).expand(shape).clone()
-
-
-def _values_of(
-    model: Callable[[Batch], Any], batch: Batch, known: Mapping[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    with Substitute(known):
-        nodes = pyro.poutine.trace(model).get_trace(batch).nodes
-    values = {name: node.get("value") for name, node in nodes.items()}
-    return {name: value.detach() for name, value in values.items() if isinstance(value, torch.Tensor)}
 
 
 @dataclass(frozen=True)
@@ -163,9 +123,10 @@ class InitialValues:
         self.model, self.sites, self.blocks = model, sites, blocks
         self._site = {site.name: site for site in sites.latent}
         first = blocks[0]
-        centres = _values_of(model, first, {})
-        spread = float(first.lfc.std()) if first.lfc is not None and len(first.gene) > 1 else 1.0
-        self.spread = spread if 0 < spread < float("inf") else 1.0
+        centres = values_of(model, first, {})
+        n_blocks = min(len(blocks), max(1, round(len(blocks) * MAX_ROWS / first.n_rows)))
+        self._numbers = [round(i * len(blocks) / n_blocks) for i in range(n_blocks)]
+        self.spread = _spread([blocks[number] for number in self._numbers])
         self.values: dict[str, torch.Tensor] = {}
         for site in sites.shared:
             self.values[site.name] = self._moderate(site, centres[site.name])
@@ -192,13 +153,12 @@ class InitialValues:
         }
 
     def _fresh_locals(self, batch: Batch) -> dict[str, torch.Tensor]:
-        centres = _values_of(self.model, batch, self.values)
+        centres = values_of(self.model, batch, self.values)
         return {site.name: self._moderate(site, centres[site.name]) for site in self.sites.local}
 
     def find_shared(self) -> Start:
         """Sweep over blocks (a sample of them where there are many rows) until the shared sites are settled."""
-        n_blocks = min(len(self.blocks), max(1, round(len(self.blocks) * MAX_ROWS / self.blocks[0].n_rows)))
-        numbers = [round(i * len(self.blocks) / n_blocks) for i in range(n_blocks)]
+        numbers = self._numbers
         locations, scales = self._groups()
         local = {number: self._fresh_locals(self.blocks[number]) for number in numbers}
         sds: dict[int, dict[str, torch.Tensor]] = {number: {} for number in numbers}
@@ -241,11 +201,12 @@ class InitialValues:
         """
         self._known = known
         first = self.blocks[0]
-        values = _values_of(self.model, first, known(first, self.sites.shared))
+        values = values_of(self.model, first, known(first, self.sites.shared))
         self.values = {site.name: values[site.name] for site in self.sites.shared}
         sums: dict[str, _Sums] = {}
         for batch in self.blocks:
-            self._add_up(batch, {**self.values, **self._taken(batch)}, self.sds, list(self.values), sums)
+            values = {**self.values, **self._taken(batch)}
+            self._add_up(batch, values, self.sds, self._answering(self.values), sums)
         self.sds |= self._sds_from(first, {**self.values, **self._taken(first)}, sums)
         return self._unconstrained(self.values, self.sds)
 
@@ -253,11 +214,16 @@ class InitialValues:
         """Return the values of one block's sites by the source that `take` was given."""
         values = self._taken(batch)
         sums: dict[str, _Sums] = {}
-        self._add_up(batch, {**self.values, **values}, self.sds, list(values), sums)
-        return self._unconstrained(values, self._sds_from(batch, {**self.values, **values}, sums))
+        self._add_up(batch, {**self.values, **values}, self.sds, self._answering(values), sums)
+        sds = {name: torch.full_like(value, DEFAULT_SD) for name, value in values.items()}
+        return self._unconstrained(values, sds | self._sds_from(batch, {**self.values, **values}, sums))
+
+    def _answering(self, names: Iterable[str]) -> list[str]:
+        """Sites of which some child that is understood has something to say."""
+        return [name for name in names if self._children_of(name)]
 
     def _taken(self, batch: Batch) -> dict[str, torch.Tensor]:
-        values = _values_of(self.model, batch, {**self.values, **self._known(batch, self.sites.local)})
+        values = values_of(self.model, batch, {**self.values, **self._known(batch, self.sites.local)})
         return {site.name: values[site.name] for site in self.sites.local}
 
     def _sds_from(
@@ -271,7 +237,7 @@ class InitialValues:
         groups: list[list[str]] = []
         taken: list[set[str]] = []
         shared = {site.name for site in self.sites.shared}
-        for name in [name for name in self.children_in_loc if name in shared]:
+        for name in [name for name in self.children_in_loc if name in shared and self._children_of(name)]:
             children = {*self.children_in_loc[name], name}
             place = next((i for i, used in enumerate(taken) if not used & children), len(groups))
             if place == len(groups):
@@ -279,7 +245,7 @@ class InitialValues:
                 taken.append(set())
             groups[place].append(name)
             taken[place] |= children
-        return groups, [name for name in self.children_in_scale if name in shared]
+        return groups, [name for name in self.children_in_scale if name in shared and self._children_of(name)]
 
     def _settle_locals(
         self, batch: Batch, values: Mapping[str, torch.Tensor]
@@ -385,6 +351,13 @@ class InitialValues:
             for name in loc
         }
         return Start(loc, sd)
+
+
+def _spread(blocks: Sequence[Batch]) -> float:
+    """Return the standard deviation of `lfc` over blocks; 1 where there is none."""
+    values = [block.lfc.double() for block in blocks if block.lfc is not None]
+    spread = float(torch.cat(values).std()) if sum(len(part) for part in values) > 1 else 1.0
+    return spread if 0 < spread < float("inf") else 1.0
 
 
 def _where_finite(value: torch.Tensor, otherwise: torch.Tensor | float) -> torch.Tensor:
