@@ -14,6 +14,7 @@ from vihier.commands.messages import say
 from vihier.errors import FitWarning
 
 if TYPE_CHECKING:
+    from vihier.posterior.reader import Posterior
     from vihier.screen.report import ReadReport
     from vihier.screen.screen import Screen
 
@@ -86,11 +87,7 @@ def fit(
         force=force,
     )
     _tell(table.report, quiet)
-    typer.echo(out)
-    if not posterior.converged:
-        say(f"{out}: the fit did not converge: {posterior.attrs['reason']}")
-        if strict:
-            raise typer.Exit(NOT_CONVERGED)
+    _conclude(posterior, strict)
 
 
 @dataclass(frozen=True)
@@ -149,3 +146,11 @@ def _tell(report: ReadReport, quiet: bool) -> None:
     # After the fit, so that a refusal is one line whatever it is that is refused.
     for line in [f"warning: {text}" for text in report.warnings] if quiet else report.lines():
         say(line)
+
+
+def _conclude(posterior: Posterior, strict: bool) -> None:
+    typer.echo(posterior.path)
+    if not posterior.converged:
+        say(f"{posterior.path}: the fit did not converge: {posterior.attrs['reason']}")
+        if strict:
+            raise typer.Exit(NOT_CONVERGED)
