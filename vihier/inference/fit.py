@@ -117,7 +117,7 @@ def fit(
     >>> import pandas as pd, vihier
     >>> table = pd.DataFrame({"sgrna": list("abcd") * 2, "hugo_symbol": list("AABB") * 2, "lineage": "skin",
     ...     "depmap_id": ["ACH-1"] * 4 + ["ACH-2"] * 4, "lfc": [0.1, 0.2, -1.0, -1.1, 0.0, 0.1, -0.8, -1.2]})
-    >>> posterior = vihier.fit(table, "gene_lineage", guide="mean_field", draws=200, quiet=True)
+    >>> posterior = vihier.fit(table, "gene_lineage", draws=200, quiet=True)
     >>> posterior.summary("effect", hugo_symbol="B")["mean"].between(-1.5, -0.5).all()
     np.True_
     """
