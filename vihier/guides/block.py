@@ -64,46 +64,50 @@ def make_block(structure: Structure, batch: Batch) -> Block:
     return Block(batch, data, slot, member, filled)
 
 
+def take_genes(block: Block, genes: Tensor) -> Block:
+    """Return the part of a block that some of its genes make, by position; it holds no rows."""
+    n_slots = int(block.filled[genes].sum(1).max())
+    padded = min(n_slots, block.data.count.shape[1])
+    position = torch.full_like(block.batch.gene_idx, -1)
+    position[genes] = torch.arange(len(genes), device=genes.device)
+    sgrnas = (position[block.batch.gene_of_sgrna] >= 0).nonzero()[:, 0]
+    renumbered = torch.zeros_like(block.slot)
+    renumbered[sgrnas] = torch.arange(len(sgrnas), device=genes.device)
+    none = block.slot[:0]
+    batch = replace(
+        block.batch,
+        gene_idx=block.batch.gene_idx[genes],
+        sgrna_idx=block.batch.sgrna_idx[sgrnas],
+        gene_of_sgrna=position[block.batch.gene_of_sgrna[sgrnas]],
+        gene=none,
+        sgrna=none,
+        line=none,
+        lfc=None,
+        covariates={},
+    )
+    data = replace(
+        block.data,
+        count=block.data.count[genes, :padded],
+        total=block.data.total[genes, :padded],
+        pairs=block.data.pairs[genes, : padded * (padded + 1) // 2],
+        square=block.data.square[genes],
+    )
+    member = renumbered[block.member[genes, :n_slots]]
+    return Block(batch, data, block.slot[sgrnas], member, block.filled[genes, :n_slots])
+
+
 def split_by_sgrnas(block: Block, waste: float = 1.15) -> list[Block]:
-    """Split a block so that no gene is padded to more than `waste` times its number of sgRNAs, and two.
+    """Split a block so that no gene is padded to more than `waste` times its number of sgRNAs, and one.
 
     One gene with 19 sgRNAs would otherwise have all others computed as if they had 19. The parts hold no rows.
     """
     per_gene = block.filled.sum(1)
-    none = block.slot[:0]
     parts = []
     left = per_gene > 0
     while bool(left.any()):
-        widest = int(per_gene[left].max())
-        chosen = left & (per_gene * waste + 1 >= widest)
+        chosen = left & (per_gene * waste + 1 >= per_gene[left].max())
         left &= ~chosen
-        genes = chosen.nonzero()[:, 0]
-        n_slots = min(widest, block.data.count.shape[1])
-        position = torch.full_like(per_gene, -1)
-        position[genes] = torch.arange(len(genes), device=genes.device)
-        sgrnas = (position[block.batch.gene_of_sgrna] >= 0).nonzero()[:, 0]
-        renumbered = torch.zeros_like(block.slot)
-        renumbered[sgrnas] = torch.arange(len(sgrnas), device=genes.device)
-        batch = replace(
-            block.batch,
-            gene=none,
-            sgrna=none,
-            line=none,
-            lfc=None,
-            covariates={},
-            gene_idx=block.batch.gene_idx[genes],
-            sgrna_idx=block.batch.sgrna_idx[sgrnas],
-            gene_of_sgrna=position[block.batch.gene_of_sgrna[sgrnas]],
-        )
-        data = replace(
-            block.data,
-            count=block.data.count[genes, :n_slots],
-            total=block.data.total[genes, :n_slots],
-            pairs=block.data.pairs[genes, : n_slots * (n_slots + 1) // 2],
-            square=block.data.square[genes],
-        )
-        member = renumbered[block.member[genes, :widest]]
-        parts.append(Block(batch, data, block.slot[sgrnas], member, block.filled[genes, :widest]))
+        parts.append(take_genes(block, chosen.nonzero()[:, 0]))
     return parts
 
 

@@ -23,18 +23,17 @@ from vihier.guides.block import (
     align,
     deviation_sd,
     scale_log_prior,
-    shared_design,
     table_variance,
     variances,
 )
-from vihier.guides.evidence import collapse, shared_posterior
+from vihier.guides.deviations import draw_shared_deviations, normal_like, split_genes, split_shared
+from vihier.guides.evidence import collapse
+from vihier.guides.slice_sampler import slice_sample
 from vihier.guides.structure import Location, Plates, Scale, Structure
 from vihier.kernels.elimination import (
-    NaturalParameters,
     Variances,
     draw_dense,
     draw_leaf,
-    draw_shared,
     eliminate,
     fitted_total,
 )
@@ -42,78 +41,6 @@ from vihier.kernels.shared_tree import draw_shared_given_genes
 
 SHARED_REPEATS = 5
 SCALE_FAMILIES = ("HalfNormal", "HalfCauchy")
-
-
-def draw_shared_deviations(
-    structure: Structure, theta: Theta, block: Block, natural: NaturalParameters, generator: torch.Generator
-) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Draw the shared locations' deviations given all genes, their sum for each line, [C, N], and element, [R, N].
-
-    The last is in float64, as `natural` is.
-    """
-    design = shared_design(structure, block)
-    assert design is not None
-    posterior = shared_posterior(structure, theta, block, natural)
-    totals = draw_shared(posterior, _normal(posterior.scale, generator)).T
-    resolution, coarse = design
-    elements = totals[: len(coarse)] + coarse @ totals[len(coarse) :]
-    column = elements if resolution is None else resolution @ elements
-    like = block.data.square
-    return split_shared(structure, theta, block, totals.to(like), generator), column.to(like), elements
-
-
-def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
-
-
-def split_shared(
-    structure: Structure, theta: Theta, block: Block, totals: Tensor, generator: torch.Generator
-) -> dict[str, Tensor]:
-    """Split the totals of the shared tables, shape [P, N], into the deviations of their locations."""
-    sizes = {("line",): block.data.lineage.shape[0], ("lineage",): block.data.lineage.shape[1], (): 1}
-    deviations: dict[str, Tensor] = {}
-    start = 0
-    for plates in SHARED:
-        if structure.table(plates):
-            part = totals[start : start + sizes[plates]]
-            start += sizes[plates]
-            deviations |= split_table(structure, plates, theta, block, part if plates else part[0], generator)
-    return deviations
-
-
-def split_genes(
-    structure: Structure, theta: Theta, block: Block, dense: Tensor, leaf: Tensor, generator: torch.Generator
-) -> dict[str, Tensor]:
-    """Split d = (a, m, b), shape [B, D, N], and e, shape [B, C, N], into the deviations of their locations."""
-    deviations: dict[str, Tensor] = {}
-    start = 0
-    n_slots, n_lineages = block.data.count.shape[1], block.data.lineage.shape[1]
-    for plates, size in ((("sgrna",), n_slots), (("gene", "lineage"), n_lineages), (("gene",), 1)):
-        if structure.table(plates):
-            part = dense[:, start : start + size]
-            start += size
-            total = part[:, 0] if plates == ("gene",) else part
-            deviations |= split_table(structure, plates, theta, block, total, generator)
-    if structure.table(("gene", "line")):
-        deviations |= split_table(structure, ("gene", "line"), theta, block, leaf, generator)
-    return deviations
-
-
-def split_table(
-    structure: Structure, plates: Plates, theta: Theta, block: Block, total: Tensor, generator: torch.Generator
-) -> dict[str, Tensor]:
-    """Draw the deviations of a table's locations given what they sum to (Matheron's rule)."""
-    locations = structure.table(plates)
-    if len(locations) == 1:
-        return {locations[0].name: total / locations[0].reach}
-    sds = [deviation_sd(structure, location, theta, block) for location in locations]
-    free = [sd * _normal(total, generator) for sd in sds]
-    missing = total - sum(location.reach * x for location, x in zip(locations, free, strict=True))
-    variance = sum((location.reach * sd).square() for location, sd in zip(locations, sds, strict=True))
-    return {
-        location.name: x + location.reach * sd.square() / variance * missing
-        for location, x, sd in zip(locations, free, sds, strict=True)
-    }
 
 
 def element_sums(plates: Plates, cells: Tensor, block: Block) -> Tensor:
@@ -145,38 +72,16 @@ def sum_to(child: Plates, parent: Plates, values: Tensor, block: Block) -> Tenso
     return values if child == parent else block.data.lineage.T @ values
 
 
-def slice_sample(
-    density: Callable[[Tensor], Tensor], start: Tensor, generator: torch.Generator, width: float = 1.0
-) -> Tensor:
-    """Move every element of `start` by one step of a slice sampler for its own log density.
-
-    An element that has found no point after 24 shrinkages stays where it is.
-    """
-
-    def uniform() -> Tensor:
-        return torch.rand(start.shape, generator=generator, dtype=start.dtype, device=start.device)
-
-    level = density(start) + uniform().log()
-    left = start - width * uniform()
-    right = left + width
-    for _ in range(4):
-        left = torch.where(density(left) > level, left - width, left)
-        right = torch.where(density(right) > level, right + width, right)
-    value, todo = start.clone(), torch.ones_like(start, dtype=torch.bool)
-    for _ in range(24):
-        proposal = left + (right - left) * uniform()
-        accept = todo & (density(proposal) > level)
-        value = torch.where(accept, proposal, value)
-        todo = todo & ~accept
-        if not bool(todo.any()):
-            break
-        left = torch.where(todo & (proposal < start), proposal, left)
-        right = torch.where(todo & (proposal >= start), proposal, right)
-    return value
-
-
 class Sweeper:
     """Sweeps over the scales of a structure, on a block that is the whole screen.
+
+    Parameters
+    ----------
+    structure, block, generator
+        What is swept, and its random numbers.
+    shared : dict, optional
+        Deviations of the shared locations. Where given, these and the scales shared by genes are held, and the block
+        may be any genes: only their own scales move.
 
     Attributes
     ----------
@@ -184,9 +89,16 @@ class Sweeper:
         Draws of every location's deviation from the last sweep, draws last; sgRNAs padded to [B, K, N].
     """
 
-    def __init__(self, structure: Structure, block: Block, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        structure: Structure,
+        block: Block,
+        generator: torch.Generator,
+        shared: dict[str, Tensor] | None = None,
+    ) -> None:
         self.structure, self.block, self.generator = structure, block, generator
-        self.deviations: dict[str, Tensor] = {}
+        self.held = shared is not None
+        self.deviations: dict[str, Tensor] = dict(shared or {})
         data = block.data
         self.children = {
             scale.name: [child for child in structure.scales if scale.name in [x[1] for x in child.arguments]]
@@ -214,6 +126,8 @@ class Sweeper:
         self._draw(theta)
         self._fit()
         for scale in self.structure.scales:
+            if self.held and scale.plates != ("gene",):
+                continue
             if scale.name == self.structure.noise:
                 self._move_noise(theta, scale)
             elif self.users[scale.name] or self.children[scale.name]:
@@ -237,22 +151,24 @@ class Sweeper:
         """
         block = self.block
         spread = variances(self.structure, theta, block)
-        if not self.deviations:
+        if not self.deviations and not self.held:
             natural = collapse(self.structure, theta, block).natural
             if natural is not None:
                 self.deviations, _, _ = draw_shared_deviations(self.structure, theta, block, natural, self.generator)
         column = self._column()
         eliminated = eliminate(block.data, spread, column)
-        dense = draw_dense(eliminated, _normal(eliminated.scale, self.generator))
+        dense = draw_dense(eliminated, normal_like(eliminated.scale, self.generator))
         left = block.data.line_total[..., None] - fitted_total(block.data, spread, dense)
-        if column is not None:
+        if column is not None and self.held:
+            left = left - self.cell_count * column
+        elif column is not None:
             weight = eliminated.weight.sum(0)
             rhs = (left * eliminated.leaf_shrink).sum(0) / spread.noise
             dense, shift = self._draw_shared(theta, spread, weight, rhs, dense)
             column = self._column()
             assert column is not None
             left = left - self.cell_count * (column + shift)
-        leaf = draw_leaf(spread, eliminated, left, _normal(left, self.generator))
+        leaf = draw_leaf(spread, eliminated, left, normal_like(left, self.generator))
         self.deviations |= split_genes(self.structure, theta, block, dense.transpose(1, 2), leaf, self.generator)
 
     def _draw_shared(
@@ -307,7 +223,7 @@ class Sweeper:
         precision = weights.sum((0, 2)) + (top_weights.sum(over) if over else top_weights)
         pull = (top * top_weights).sum(over) if over else top * top_weights
         mean = (pull - (part * weights).sum((0, 2))) / precision
-        shift = mean + precision.rsqrt() * _normal(mean, self.generator)
+        shift = mean + precision.rsqrt() * normal_like(mean, self.generator)
         tables[at] = top - shift
         moved = dense.clone()
         moved[..., columns] += shift[:, None]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from vihier.diagnostics.psis import KHAT_LIMIT
-from vihier.guides.block import SHARED, Block, Theta, align, make_block, variances
+from vihier.guides.block import SHARED, Block, Theta, align, make_block, take_genes, variances
 from vihier.guides.evidence import gene_log_prior, global_log_prior, shared_posterior
-from vihier.guides.interweave import split_genes
+from vihier.guides.interweave import Sweeper, split_genes
 from vihier.guides.scales import ScaleGuide
 from vihier.guides.structure import Structure
 from vihier.guides.trust import Trust, shared_log_densities
@@ -20,6 +20,8 @@ from vihier.guides.values import centre, locations_of, to_sites, unpad
 from vihier.inference.device import generator
 from vihier.kernels.elimination import Eliminated, NaturalParameters, draw_genes, eliminate
 from vihier.models.batch import Batch
+
+GENE_SWEEPS = 4
 
 
 def of_genes(structure: Structure, theta: Theta, batch: Batch) -> Theta:
@@ -105,18 +107,17 @@ class StructuredFit:
         }
 
     def doubts(self, genes: np.ndarray) -> str | None:
-        """Say in one sentence where the draws, being the guide's own, cannot be trusted; None where they can.
+        """Say in one sentence where the guide cannot be trusted; None where it can, or its draws were all swept.
 
-        Draws that were moved by sweeps no longer depend on what the guide got wrong, and are not doubted.
+        Draws that were moved by sweeps no longer depend on what the guide got wrong. On large screens only the genes
+        with a high k-hat are swept, given the draws of what they share.
         """
-        if self.swept:
-            return None
         bad = [str(gene) for gene in np.asarray(genes)[self.trust.genes > KHAT_LIMIT]]
-        if self.trust.globals <= KHAT_LIMIT and not bad:
+        if self.swept or (self.trust.globals <= KHAT_LIMIT and not bad):
             return None
         named = f"; {len(bad)} gene(s): {', '.join(bad[:5])}" + ", ..." * (len(bad) > 5) if bad else ""
         where = f"Pareto k-hat is above {KHAT_LIMIT} (globals {self.trust.globals:.2f}{named})"
-        return f"{where}: there the guide's scales are only approximate"
+        return f"{where}: the guide is only approximate there; the scales of those genes were moved by sweeps"
 
     def draw_globals(self, n_draws: int) -> dict[str, Tensor]:
         """Return the draws of the sites shared by genes: site -> [n_draws, *its shape]."""
@@ -134,6 +135,7 @@ class StructuredFit:
         structure, block = self.structure, make_block(self.structure, batch)
         theta = of_genes(structure, self.theta, batch)
         random = generator(batch.gene_idx.device, self.seed, "locals", int(batch.gene_idx[0]))
+        theta = self._sweep_genes(theta, block, random)
         deviations, eliminated = draw_block(structure, theta, block, self.column, random)
         self._log_p = self._log_p + (eliminated.log_evidence + gene_log_prior(structure, theta, block)).sum(0)
         self._log_q = self._log_q + self.guide.gene_log_density(theta, batch.gene_idx).sum(0)
@@ -144,6 +146,20 @@ class StructuredFit:
         values = centre(structure, local, unpadded, self._shared_values(), block)
         values |= {scale.name: theta[scale.name].exp() for scale in structure.scales if scale.plates == ("gene",)}
         return to_sites(structure, values)
+
+    def _sweep_genes(self, theta: Theta, block: Block, random: torch.Generator) -> Theta:
+        """Move the scales of genes of which the guide has the wrong shape, given the draws of all that is shared."""
+        doubtful = torch.as_tensor(self.trust.genes)[block.batch.gene_idx.cpu()] > KHAT_LIMIT
+        genes = doubtful.nonzero()[:, 0].to(block.slot.device)
+        if self.swept or not len(genes):
+            return theta
+        part = take_genes(block, genes)
+        own = [scale.name for scale in self.structure.scales if scale.plates == ("gene",)]
+        moved = {**theta, **{name: theta[name][genes] for name in own}}
+        sweeper = Sweeper(self.structure, part, random, self.shared)
+        for _ in range(GENE_SWEEPS):
+            moved = sweeper.sweep(moved)
+        return {**theta, **{name: theta[name].index_copy(0, genes, moved[name]) for name in own}}
 
 
 def draw_block(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from vihier.diagnostics.psis import pareto_khat
-from vihier.guides.block import Block, Theta, shared_design, variances
+from vihier.guides.block import Block, Theta, shared_design, take_genes, variances
 from vihier.guides.evidence import gene_log_prior, global_log_prior, shared_posterior
 from vihier.guides.scales import ScaleGuide
 from vihier.guides.structure import Structure
 from vihier.kernels.elimination import NaturalParameters, SharedPosterior, draw_shared, eliminate
 
+# Elements of an array [genes, lines, draws]: in all, for the work; at once, for the memory.
 ELEMENTS = 20_000_000
+ELEMENTS_AT_ONCE = 2_000_000
 N_INNER = 8
 
 
@@ -65,7 +67,7 @@ def guide_trust(
         shared_p, shared_q = shared_log_densities(posterior, totals)
         log_p, log_q = log_p + shared_p, log_q + shared_q
         column = columns_of(structure, blocks[0], totals)
-    for block in blocks:
+    for block in _pieces(blocks, n * n_inner):
         weight = _gene_weights(structure, guide, block, theta, standard, column, n_inner, normal)
         log_p = log_p + (weight.logsumexp(1) - math.log(n_inner)).sum(0)
     genes = np.full(guide.gene_origin.shape[0], -np.inf)
@@ -74,10 +76,19 @@ def guide_trust(
         theta, _, standard = guide.sample_globals(torch.zeros_like(guide.origin)[None])
         if column is not None:
             column = column.mean(1, keepdim=True)
-        for block in blocks:
+        for block in _pieces(blocks, many_inner):
             weight = _gene_weights(structure, guide, block, theta, standard, column, many_inner, normal)
             genes[block.batch.gene_idx.cpu().numpy()] = pareto_khat(weight[..., 0].cpu().numpy())
     return Trust(float(pareto_khat((log_p - log_q).cpu().numpy())), genes)
+
+
+def _pieces(blocks: Sequence[Block], n_draws: int) -> Iterator[Block]:
+    """Cut blocks into parts whose arrays with that many draws stay within memory."""
+    for block in blocks:
+        n_genes, _, n_lines = block.data.count.shape
+        size = max(1, ELEMENTS_AT_ONCE // (n_lines * n_draws))
+        for first in range(0, n_genes, size):
+            yield take_genes(block, torch.arange(first, min(first + size, n_genes), device=block.slot.device))
 
 
 def _gene_weights(
@@ -90,10 +101,14 @@ def _gene_weights(
     n_inner: int,
     normal: Callable[..., Tensor],
 ) -> Tensor:
-    """Log weights of `n_inner` draws of each gene's own scales for each of N draws of the globals, [B, n_inner, N]."""
+    """Log weights of `n_inner` draws of each gene's own scales for each of N draws of the globals, [B, n_inner, N].
+
+    All draws of the globals see the same standard normals, so that what the few inner draws get wrong is common to them
+    and does not look like weight.
+    """
     idx = block.batch.gene_idx
     n = len(standard)
-    noise = normal(len(idx), len(guide.gene_sites), n * n_inner)
+    noise = normal(len(idx), len(guide.gene_sites), n_inner)[..., None].expand(-1, -1, -1, n).flatten(2)
     own, own_log_q = guide.sample_genes(noise, standard.repeat(n_inner, 1), idx)
     both = {name: _repeat(value, n_inner) for name, value in theta.items()} | own
     columns = None if column is None else _repeat(column, n_inner)
