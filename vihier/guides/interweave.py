@@ -41,6 +41,7 @@ from vihier.kernels.shared_tree import draw_shared_given_genes
 
 SHARED_REPEATS = 5
 SCALE_FAMILIES = ("HalfNormal", "HalfCauchy")
+NOISE_WIDTH = 0.25
 
 
 def element_sums(plates: Plates, cells: Tensor, block: Block) -> Tensor:
@@ -116,6 +117,7 @@ class Sweeper:
             if shared and (users or children) and scale.name != structure.noise:
                 self.of_shared.append(scale)
         self.filled = block.filled.to(data.square.dtype)[..., None]
+        self.n_rows = data.count.sum()
         self.cell_count = data.line_count[..., None]
         self.slot_count = data.count.sum(2)[..., None]
         self.slot_total = data.total.sum(2)[..., None]
@@ -130,7 +132,7 @@ class Sweeper:
                 continue
             if scale.name == self.structure.noise:
                 self._move_noise(theta, scale)
-            elif self.users[scale.name] or self.children[scale.name]:
+            else:
                 self._move(theta, scale)
         return theta
 
@@ -256,17 +258,34 @@ class Sweeper:
         return self.slot_total - self.block.data.count @ self.columns - self.slot_count * self.slots
 
     def _move_noise(self, theta: Theta, scale: Scale) -> None:
-        """Move the rows' scale given the sum of their squared residuals: sum y^2 - sum f (y + (y - f))."""
-        data = self.block.data
+        """Move the rows' scale given the sum of their squared residuals: sum y^2 - sum f (y + (y - f)).
+
+        Locations may have it as their scale too.
+        """
+        data, start = self.block.data, theta[scale.name]
         squares = data.square.sum() - (self.columns * (data.line_total[..., None] + self.residual)).sum((0, 1))
         squares = squares - (self.slots * (self.slot_total + self._slot_residual())).sum((0, 1))
         squares = squares / self.structure.noise_factor**2
-        n_rows = data.count.sum()
+        own_number, own_squares = self._own_squares(theta, scale, [scale])
+        number, squares = self.n_rows + own_number, squares + own_squares * (2 * start).exp()
 
         def density(x: Tensor) -> Tensor:
-            return self._prior(theta, scale, x) - n_rows * x - 0.5 * squares * (-2 * x).exp()
+            return self._prior(theta, scale, x) - number * x - 0.5 * squares * (-2 * x).exp()
 
-        theta[scale.name] = slice_sample(density, theta[scale.name], self.generator, width=0.1)
+        theta[scale.name] = slice_sample(density, start, self.generator, width=NOISE_WIDTH)
+
+    def _own_squares(self, theta: Theta, scale: Scale, moved: list[Scale]) -> tuple[Tensor, Tensor]:
+        """Number and sum of squares of the standardised deviations whose scales are `moved`, by element of `scale`."""
+        number, squares = torch.zeros_like(theta[scale.name]), torch.zeros_like(theta[scale.name])
+        for member in moved:
+            for location in self.users[member.name]:
+                standard = self.deviations[location.name] / deviation_sd(self.structure, location, theta, self.block)
+                one = torch.ones_like(standard)
+                if location.plates == ("sgrna",):
+                    standard, one = standard * self.filled, one * self.filled
+                number = number + sum_to(location.plates, scale.plates, one, self.block)
+                squares = squares + sum_to(location.plates, scale.plates, standard.square(), self.block)
+        return number, squares
 
     def _own_prior(self, theta: Theta, scale: Scale, x: Tensor) -> Tensor:
         return scale_log_prior(self.structure, scale, {**theta, scale.name: x}, self.block)
@@ -285,25 +304,22 @@ class Sweeper:
         if len(users) == 1:
             self._move_with_rows(theta, scale, [], users[0], self._prior)
         family = self.children[name]
-        if not users and all(child.family.__name__ in SCALE_FAMILIES for child in family):
+        if not users and all(self._is_leaf(child) for child in family):
             self._move_held(theta, scale, family, self._own_prior)
             if len(family) == 1 and len(self.users[family[0].name]) == 1:
                 self._move_with_rows(theta, scale, family, self.users[family[0].name][0], self._own_prior)
+
+    def _is_leaf(self, scale: Scale) -> bool:
+        """Whether a scale's prior is the same when it and its parent grow by one factor, and nothing else asks."""
+        free = scale.name != self.structure.noise and not self.children[scale.name]
+        return free and scale.family.__name__ in SCALE_FAMILIES
 
     def _move_held(
         self, theta: Theta, scale: Scale, moved: list[Scale], prior: Callable[[Theta, Scale, Tensor], Tensor]
     ) -> None:
         """Move a scale, or a scale of scales with all of those, by one factor while the deviations are held."""
         start = theta[scale.name]
-        number, squares = torch.zeros_like(start), torch.zeros_like(start)
-        for member in moved:
-            for location in self.users[member.name]:
-                standard = self.deviations[location.name] / deviation_sd(self.structure, location, theta, self.block)
-                one = torch.ones_like(standard)
-                if location.plates == ("sgrna",):
-                    standard, one = standard * self.filled, one * self.filled
-                number = number + sum_to(location.plates, scale.plates, one, self.block)
-                squares = squares + sum_to(location.plates, scale.plates, standard.square(), self.block)
+        number, squares = self._own_squares(theta, scale, moved)
 
         def density(x: Tensor) -> Tensor:
             shift = x - start

@@ -35,7 +35,7 @@ from vihier.screen import Screen
 ELEMENTS_AT_ONCE = 400_000
 BLOCK_ELEMENTS = 1_000_000
 WHOLE_UP_TO = 1_000_000
-SWEEP_BUDGET = 60_000_000
+SWEEP_BUDGET = 250_000_000
 START_BUDGET = 100_000
 SMALL_SCREEN = 20_000
 PARTICLE_BUDGET = 100_000
@@ -101,7 +101,8 @@ def fit_structured(
         structure = read_structure(program.model, probe)
     cells = screen.n_genes * screen.n_lines
     whole = None
-    affordable = cells * draws * (settings.burn_in + settings.kept) // settings.kept <= SWEEP_BUDGET
+    sweeps = settings.burn_in + settings.kept
+    affordable = cells <= SMALL_SCREEN and cells * draws * sweeps // settings.kept <= SWEEP_BUDGET
     if affordable or (batch_size is None and cells <= WHOLE_UP_TO):
         whole = make_block(structure, full_batch(screen, device, dtype))
     if whole is not None and batch_size is None:
@@ -110,7 +111,7 @@ def fit_structured(
         # As many genes at once as keep the arrays of a step to some megabytes.
         size = min(batch_size or max(1, BLOCK_ELEMENTS // (8 * screen.n_lines)), screen.n_genes)
         blocks = [make_block(structure, batch) for batch in GeneBlocks(screen, size, device, dtype)]
-    fitter = _Fitter(structure, blocks, whole, screen, seed, settings, progress)
+    fitter = _Fitter(structure, blocks, whole if affordable else None, screen, seed, settings, progress)
     fitter.start(init)
     history, converged, reason = fitter.optimise()
     return fitter.draw(draws, history, converged, reason)
@@ -314,7 +315,7 @@ class _Fitter:
         """Draw scales and shared locations; the scales are moved by interweaving sweeps where that is affordable."""
         settings = self.settings
         sweeps = settings.burn_in + settings.kept
-        swept = self.whole is not None and self.cells * draws * sweeps // settings.kept <= SWEEP_BUDGET
+        swept = self.whole is not None
         each = settings.kept if swept else 1
         chains = -(-draws // each)
         chunk = max(1, min(chains, ELEMENTS_AT_ONCE // self.cells)) if swept else chains
