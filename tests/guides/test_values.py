@@ -10,10 +10,10 @@ from dense_model import CPU, F64, Model, dense_model, random_log_scales, sample_
 from programs import PROGRAMS
 from torch import Tensor
 
-import vihier.guides.interweave
+import vihier.guides.deviations
 from vihier.guides.block import Block, Theta, make_block
+from vihier.guides.deviations import draw_shared_deviations, split_genes
 from vihier.guides.evidence import collapse
-from vihier.guides.interweave import draw_shared_deviations, split_genes
 from vihier.guides.structure import Structure, read_structure
 from vihier.guides.values import centre, locations_of, to_sites, unpad
 from vihier.inference.batches import GeneBlocks
@@ -73,7 +73,7 @@ def test_draws_of_the_sites_have_the_exact_posterior(name: str, monkeypatch: pyt
 
     def draws(n: int) -> tuple[dict[str, Tensor], int]:
         noise = UnitNoise(n)
-        monkeypatch.setattr(vihier.guides.interweave, "_normal", noise)
+        monkeypatch.setattr(vihier.guides.deviations, "normal_like", noise)
         theta = {site: value.expand(*value.shape[:-1], n) for site, value in one.items()}
         return site_draws(structure, theta, block, noise), noise.used
 

@@ -113,8 +113,8 @@ class Sweeper:
         self.of_shared: list[Scale] = []
         for scale in reversed(structure.scales):
             users, children = self.users[scale.name], self.children[scale.name]
-            shared = all(x.plates in SHARED for x in users) and all(x in self.of_shared for x in children)
-            if shared and (users or children) and scale.name != structure.noise:
+            only = all(x.plates in SHARED for x in users) and all(x in self.of_shared for x in children)
+            if only and (users or children) and scale.name != structure.noise:
                 self.of_shared.append(scale)
         self.filled = block.filled.to(data.square.dtype)[..., None]
         self.n_rows = data.count.sum()
@@ -275,7 +275,7 @@ class Sweeper:
         theta[scale.name] = slice_sample(density, start, self.generator, width=NOISE_WIDTH)
 
     def _own_squares(self, theta: Theta, scale: Scale, moved: list[Scale]) -> tuple[Tensor, Tensor]:
-        """Number and sum of squares of the standardised deviations whose scales are `moved`, by element of `scale`."""
+        """Count and sum the squares of the standardised deviations whose scales are `moved`, by element of `scale`."""
         number, squares = torch.zeros_like(theta[scale.name]), torch.zeros_like(theta[scale.name])
         for member in moved:
             for location in self.users[member.name]:
