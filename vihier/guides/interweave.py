@@ -181,13 +181,7 @@ class Sweeper:
         lineage = block.data.lineage
         for repeat in range(SHARED_REPEATS):
             prior = [table_variance(structure, plates, theta, block) for plates in SHARED]
-            noise = torch.randn(
-                sum(lineage.shape) + 1,
-                weight.shape[1],
-                generator=self.generator,
-                dtype=weight.dtype,
-                device=weight.device,
-            )
+            noise = normal_like(weight.new_empty(sum(lineage.shape) + 1, weight.shape[1]), self.generator)
             tables = list(draw_shared_given_genes(weight, rhs, (prior[0], prior[1], prior[2]), lineage, noise))
             last = repeat == SHARED_REPEATS - 1
             shift = torch.zeros_like(rhs[0])
