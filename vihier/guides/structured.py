@@ -50,15 +50,19 @@ class StructuredGuide(PyroModule):
 
     Examples
     --------
-    >>> import pyro, torch, vihier
+    >>> import pandas as pd, pyro
     >>> from pyro.infer import SVI, Trace_ELBO
     >>> from vihier.inference.batches import GeneBlocks
     >>> from vihier.models.additive import model
-    >>> screen = vihier.read_screen(table)  # doctest: +SKIP
-    >>> blocks = GeneBlocks(screen, 32)  # doctest: +SKIP
-    >>> guide = StructuredGuide(model, blocks)  # doctest: +SKIP
-    >>> svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.02}), Trace_ELBO())  # doctest: +SKIP
-    >>> losses = [svi.step(batch) for epoch in range(200) for batch in blocks]  # doctest: +SKIP
+    >>> from vihier.screen import read_screen
+    >>> table = pd.DataFrame({"sgrna": list("abcd") * 2, "hugo_symbol": list("AABB") * 2, "lineage": "skin",
+    ...     "depmap_id": ["ACH-1"] * 4 + ["ACH-2"] * 4, "lfc": [0.1, 0.2, -1.0, -1.1, 0.0, 0.1, -0.8, -1.2]})
+    >>> blocks = GeneBlocks(read_screen(table), 1)
+    >>> guide = StructuredGuide(model, blocks)
+    >>> svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.02}), Trace_ELBO())
+    >>> losses = [svi.step(batch) for epoch in range(3) for batch in blocks]
+    >>> len(losses)
+    6
     """
 
     def __init__(self, model: Callable[[Batch], Any], blocks: Sequence[Batch]) -> None:
