@@ -1,0 +1,108 @@
+"""What is held out, predictions whose density is known, and comparisons by hand."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import norm, t
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
+
+import holdout
+from holdout import compare, interval_coverage, keeps_a_row, one_replicate_of_each_line, predict_by_mean, rows_at_random
+
+import vihier
+
+
+def made_table() -> pd.DataFrame:
+    """Four sgRNAs of two genes in six lines; lines 0 to 3 have three replicates, line 4 two, line 5 one."""
+    random = np.random.default_rng(0)
+    rows = [
+        (f"s{s}", "AB"[s // 2], f"ACH-{c}", ("skin", "lung")[c % 2], f"r{r}", random.normal(-(s // 2), 0.3))
+        for s in range(4)
+        for c in range(6)
+        for r in range((3, 3, 3, 3, 2, 1)[c])
+    ]
+    return pd.DataFrame(rows, columns=["sgrna", "hugo_symbol", "depmap_id", "lineage", "replicate_id", "lfc"])
+
+
+def test_a_share_of_the_rows_is_held_out() -> None:
+    held = rows_at_random(made_table(), 0.25, np.random.default_rng(0))
+    assert held.sum() == round(0.25 * 60)
+
+
+def test_one_replicate_of_each_line_that_has_two() -> None:
+    table = made_table()
+    held = table[one_replicate_of_each_line(table, np.random.default_rng(1))]
+    assert sorted(held["depmap_id"].unique()) == [f"ACH-{c}" for c in range(5)]
+    assert len(held[["depmap_id", "replicate_id"]].drop_duplicates()) == 5
+    assert (held.groupby("depmap_id").size() == 4).all()  # whole replicates: one row an sgRNA
+
+
+def test_replicates_of_two_screens_are_two() -> None:
+    table = made_table().query("depmap_id == 'ACH-5'")
+    both = pd.concat([table.assign(screen="broad"), table.assign(screen="sanger")])
+    held = both[one_replicate_of_each_line(both, np.random.default_rng(0))]
+    assert len(held) == 4 and len(set(held["screen"])) == 1
+
+
+def test_only_cells_that_keep_a_row_are_scored() -> None:
+    table = made_table()
+    test, train = table[table["replicate_id"] == "r0"], table[table["replicate_id"] != "r0"]
+    assert set(test.loc[~keeps_a_row(test, train), "depmap_id"]) == {"ACH-5"}
+
+
+def test_a_mean_predicts_with_its_own_error() -> None:
+    train = pd.DataFrame({"sgrna": list("aabb"), "depmap_id": "x", "lfc": [0.0, 2.0, 5.0, 7.0]})
+    test = pd.DataFrame({"sgrna": ["a"], "depmap_id": ["x"], "lfc": [1.5]})
+    # Squares within groups 1 + 1 + 1 + 1 over 4 - 2 degrees of freedom; two rows in the mean.
+    expected = norm.logpdf(1.5, loc=1.0, scale=np.sqrt(2.0 * 1.5))
+    np.testing.assert_allclose(predict_by_mean(train, test, ["sgrna", "depmap_id"]), [expected])
+
+
+def test_comparison_by_hand() -> None:
+    ours, theirs = np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.0, 1.0, 1.0, 2.0])
+    got = compare(ours, theirs, np.array(["x", "x", "y", "y"]))
+    # Differences 1, 1, 2, 2: sd sqrt(1 / 3) over sqrt(4); the two lines' sums of deviations are -1 and 1.
+    assert got["difference"] == 1.5
+    assert got["se"] == pytest.approx(np.sqrt(1 / 3) / 2, abs=1e-5)
+    assert got["se_by_line"] == pytest.approx(np.sqrt(2) / 4, abs=1e-5)
+
+
+def test_coverage_of_uniform_predictive_probabilities_is_nominal() -> None:
+    uniform = (np.arange(1000) + 0.5) / 1000
+    assert interval_coverage(uniform) == {"50%": 0.5, "90%": 0.9}
+    # Heavy tails: quantiles of Student's t with 2 degrees of freedom, scaled to cover 90 %, cover more than 50 % at 50.
+    heavy = norm.cdf(t.ppf(uniform, 2) * 1.645 / t.ppf(0.95, 2))
+    assert interval_coverage(heavy)["50%"] > 0.55
+
+
+@pytest.mark.filterwarnings("ignore:the fit did not converge")
+def test_the_predictive_density_is_the_mean_over_draws() -> None:
+    table = made_table()
+    held = one_replicate_of_each_line(table, np.random.default_rng(2))
+    with vihier.fit(
+        table[~held], "additive", guide="mean_field", draws=100, max_steps=20, device="cpu", quiet=True
+    ) as post:
+        density, lower = holdout.predict_by_fit(post, table[held])
+        first = table[held].iloc[0]
+        site = {"alpha": {"sgrna": first["sgrna"]}, "beta": {"depmap_id": first["depmap_id"]}}
+        site["gamma"] = {"hugo_symbol": first["hugo_symbol"], "depmap_id": first["depmap_id"]}
+        mean = sum(post.draws(name, **of).to_numpy().ravel().astype(float) for name, of in site.items())
+        sigma = post.draws("sigma").to_numpy().ravel()
+    # float32 draws, summed in float64 both times.
+    assert density[0] == pytest.approx(np.log(norm.pdf(first["lfc"], mean, sigma).mean()), rel=1e-6)
+    assert lower[0] == pytest.approx(norm.cdf(first["lfc"], mean, sigma).mean(), rel=1e-6)
+
+
+def test_absent_data_are_skipped_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["holdout.py", str(tmp_path / "nowhere.parquet")])
+    assert holdout.main() == 0
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and "nowhere.parquet" in said.err
