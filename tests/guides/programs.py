@@ -66,5 +66,35 @@ def constants(batch: Batch) -> None:
             pyro.sample("value", dist.Normal(mean, 0.8 * noise), obs=batch.lfc)
 
 
+def deep(batch: Batch) -> None:
+    """Scales in three levels, one that the rows and scales share, one of two tables, one that nothing uses."""
+    grand = pyro.sample("grand", dist.HalfNormal(1.0))
+    middle = pyro.sample("middle", dist.HalfNormal(grand))
+    noise = pyro.sample("noise", dist.HalfCauchy(grand))
+    pyro.sample("unused", dist.HalfNormal(2.0))
+    lines = pyro.plate("line", batch.n_lines, dim=-1)
+    lineages, of_line = pyro.plate("lineage", batch.n_lineages, dim=-1), batch.lineage_of_line
+    with lineages:
+        tissue_sd = pyro.sample("tissue_sd", dist.HalfNormal(1.0))
+    with lines:
+        line_sd = pyro.sample("line_sd", dist.HalfCauchy(middle))
+        line_mean = pyro.sample("line_mean", dist.Normal(0.1, line_sd))
+    with batch.local():
+        genes, of_sgrna = pyro.plate("gene", len(batch.gene_idx), dim=-2), batch.gene_of_sgrna
+        with genes:
+            gene_sd = pyro.sample("gene_sd", dist.HalfNormal(middle))
+            gene_mean = pyro.sample("gene_mean", dist.Normal(0.2, 1.0))
+        with pyro.plate("sgrna", len(batch.sgrna_idx), dim=-1):
+            first = pyro.sample("first", dist.Normal(gene_mean[of_sgrna, 0], gene_sd[of_sgrna, 0]))
+            second = pyro.sample("second", dist.Normal(0.0, 0.5 * gene_sd[of_sgrna, 0]))
+        with genes, lineages:
+            tissue = pyro.sample("tissue", dist.Normal(0.0, tissue_sd))
+        with genes, lines:
+            pair = pyro.sample("pair", dist.Normal(tissue[:, of_line], 0.6 * line_sd))
+        with pyro.plate("row", len(batch.gene), dim=-1):
+            mean = first[batch.sgrna] - 2 * second[batch.sgrna] + line_mean[batch.line] + pair[batch.gene, batch.line]
+            pyro.sample("value", dist.Normal(mean, noise), obs=batch.lfc)
+
+
 PROGRAMS = {name: load_program(name).model for name in ("additive", "crossed", "gene_lineage")}
-PROGRAMS |= {"renamed": renamed, "constants": constants}
+PROGRAMS |= {"renamed": renamed, "constants": constants, "deep": deep}

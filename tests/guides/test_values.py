@@ -9,6 +9,7 @@ import torch
 from dense_model import CPU, F64, Model, dense_model, random_log_scales, sample_sites, uneven_screen, whole
 from programs import PROGRAMS
 from torch import Tensor
+from unit_noise import UnitNoise
 
 import vihier.guides.deviations
 from vihier.guides.block import Block, Theta, make_block
@@ -21,27 +22,6 @@ from vihier.kernels.elimination import draw_genes, eliminate
 
 SCREEN = uneven_screen()
 Noise = Callable[[Tensor, torch.Generator], Tensor]
-
-
-class UnitNoise:
-    """Noise for the affine map from standard normals to draws: none in draw 0, in draw i one in the i-th normal.
-
-    Arrays of normals are numbered one after the other as they are asked for; their axis of draws is the one as long as
-    there are draws.
-    """
-
-    def __init__(self, n_draws: int) -> None:
-        self.n_draws, self.used = n_draws, 0
-
-    def __call__(self, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        axis = list(like.shape).index(self.n_draws)
-        moved = torch.zeros_like(like).movedim(axis, 0)
-        flat = torch.zeros(self.n_draws, moved[0].numel(), dtype=like.dtype)
-        for i in range(flat.shape[1]):
-            if self.used + 1 + i < self.n_draws:
-                flat[self.used + 1 + i, i] = 1
-        self.used += flat.shape[1]
-        return flat.reshape(moved.shape).movedim(0, axis)
 
 
 def site_draws(structure: Structure, theta: Theta, block: Block, noise: Noise) -> dict[str, Tensor]:
