@@ -307,7 +307,7 @@ def figure(studies: dict[str, list[dict[str, Any]]], factor: float, path: Path) 
         _coverage_axes(column[0], fitted, factor)
         column[0].set_title(f"{model}: {len(fitted)} screens")
         _rank_axes(column[1], fitted, factor)
-    axes[0, 0].legend(frameon=False, fontsize=8, loc="lower left")
+    drawn.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
     axes[1, 0].set_ylabel("share of screens below - rank")
     drawn.savefig(path, dpi=110)
     plt.close(drawn)
@@ -317,15 +317,16 @@ def _coverage_axes(ax: Axes, fitted: Sequence[dict[str, Any]], factor: float) ->
     names = sorted(fitted[0], key=lambda name: (name.startswith("sigma"), name))[::-1]
     height = np.arange(len(names))
     for level, colour, i in ((0.5, "#22567d", 1), (0.9, "#c2410c", 2)):
-        for size, marker, label in ((factor, "o", f"{level:.0%} intervals"), (CONTROL, "|", "sds shrunk by 15 %")):
+        for size, marker, label in ((factor, "o", " intervals"), (CONTROL, "|", ", sds shrunk by 15 %")):
             got = [coverage(np.array([each[name][str(size)][i] for each in fitted]), level) for name in names]
             off = 100 * (np.array([each["covered"] for each in got]) - level)
             error = 100 * np.array([each["band_99"] for each in got]) if marker == "o" else None
             shift = 0.12 if i == 1 else -0.12
-            ax.errorbar(off, height + shift, xerr=error, fmt=marker, color=colour, ms=4, lw=1, label=label, alpha=0.8)
+            look: dict[str, Any] = {"color": colour, "ms": 4, "lw": 1, "label": f"{level:.0%}{label}"}
+            ax.errorbar(off, height + shift, xerr=error, fmt=marker, **look)
     ax.axvspan(-100 * SLACK, 100 * SLACK, color="0.9", zorder=0)
     ax.axvline(0, color="0.4", lw=0.8)
-    ax.set(yticks=height, yticklabels=names, xlabel="coverage - nominal (points; bars: 99 % Monte Carlo)")
+    ax.set(yticks=height, yticklabels=names, xlabel="coverage - nominal (points; 99 % bars)")
 
 
 def _rank_axes(ax: Axes, fitted: Sequence[dict[str, Any]], factor: float) -> None:
@@ -339,7 +340,7 @@ def _rank_axes(ax: Axes, fitted: Sequence[dict[str, Any]], factor: float) -> Non
     bound = np.sqrt(np.log(2 * len(fitted[0]) / FAMILY) / 2 / n)
     ax.axhline(bound, color="0.5", ls=":")
     ax.axhline(-bound, color="0.5", ls=":")
-    ax.set(xlabel="rank of the truth (blue: locations, orange: scales; dotted: 1 % over all)", xlim=(0, 1))
+    ax.set(xlabel="rank (blue: locations, orange: scales; dotted: 1 %)", xlim=(0, 1))
 
 
 def arguments() -> argparse.Namespace:
