@@ -15,11 +15,13 @@ from programs import PROGRAMS, constants, renamed
 from torch import Tensor
 
 import vihier
+import vihier.guides.probe
 from vihier.errors import VihierError
 from vihier.guides.block import make_block
 from vihier.guides.evidence import collapsed_log_joint
+from vihier.guides.probe import few_genes
 from vihier.guides.structure import Structure, check_structure, log_joint, read_structure, to_program
-from vihier.inference.batches import GeneBlocks
+from vihier.inference.batches import GeneBlocks, full_batch
 from vihier.models.batch import Batch
 from vihier.models.program import load_program
 
@@ -404,6 +406,20 @@ def test_genes_that_were_not_looked_at_are_checked() -> None:
     check_structure(structure, model, blocks[0])
     with pytest.raises(VihierError, match=r"^site 'gene_mean': its log density[^\n]*mean_field'$"):
         check_structure(structure, model, blocks[1])
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_any_batch_gives_the_same_structure(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32, of the whole screen, or of so many rows that only two genes of them are looked at."""
+    expected = read_structure(PROGRAMS[name], PROBE)
+    single = full_batch(SCREEN, CPU, torch.float32)
+    assert read_structure(PROGRAMS[name], single) == expected
+    check_structure(expected, PROGRAMS[name], single)
+    monkeypatch.setattr(vihier.guides.probe, "ROWS_PROBED", 10)
+    cut = few_genes(single)
+    assert (len(cut.gene_idx), len(cut.sgrna_idx)) == (2, 4)
+    assert torch.equal(cut.gene_of_sgrna[cut.sgrna], cut.gene)
+    assert read_structure(PROGRAMS[name], single) == expected
 
 
 def test_reading_leaves_the_callers_state() -> None:

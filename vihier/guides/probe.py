@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from vihier.guides.mixed_model import PLATES, Plates, from_program, to_program
 from vihier.models.batch import Batch
 
 Arguments = dict[str, torch.Tensor]
+ROWS_PROBED = 20_000
 
 
 def refusal(site: str, reason: str) -> VihierError:
@@ -28,6 +29,31 @@ def base_distribution(fn: Any) -> Any:
     return fn
 
 
+def few_genes(batch: Batch) -> Batch:
+    """Cut a batch of more than `ROWS_PROBED` rows down to its first two genes."""
+    if len(batch.gene) <= ROWS_PROBED:
+        return batch
+    rows, sgrnas = batch.gene < 2, batch.gene_of_sgrna < 2
+    position = sgrnas.cumsum(0) - 1
+    return replace(
+        batch,
+        gene_idx=batch.gene_idx[:2],
+        sgrna_idx=batch.sgrna_idx[sgrnas],
+        gene=batch.gene[rows],
+        sgrna=position[batch.sgrna[rows]],
+        line=batch.line[rows],
+        lfc=None if batch.lfc is None else batch.lfc[rows],
+        gene_of_sgrna=batch.gene_of_sgrna[sgrnas],
+        covariates={name: values[rows] for name, values in batch.covariates.items()},
+    )
+
+
+def _on_cpu(value: Any) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return value
+    return value.cpu().double() if value.is_floating_point() else value.cpu()
+
+
 class Prober:
     """Runs a program with given values of its latent sites and reads the arguments of every site.
 
@@ -36,8 +62,8 @@ class Prober:
     model : callable
         The Pyro program.
     batch : Batch
-        What it is run on. Its covariates are replaced by random numbers, so that a program in whose answers they
-        matter is found out whatever they are in this batch; its scales are set to 1.
+        What it is run on, brought to the CPU and to float64. Its covariates are replaced by random numbers, so that a
+        program in whose answers they matter is found out whatever they are in this batch; its scales are set to 1.
 
     Attributes
     ----------
@@ -57,6 +83,8 @@ class Prober:
 
     def __init__(self, model: Callable[[Batch], Any], batch: Batch) -> None:
         self.generator = torch.Generator().manual_seed(20)
+        batch = replace(batch, **{field.name: _on_cpu(getattr(batch, field.name)) for field in fields(batch)})
+        batch = replace(batch, covariates={name: _on_cpu(values) for name, values in batch.covariates.items()})
         covariates = {name: self._made_up(values) for name, values in batch.covariates.items()}
         self.model, self.runs = model, 0
         self.batch = replace(batch, covariates=covariates, local_scale=1.0, row_scale=1.0)

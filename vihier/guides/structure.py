@@ -30,7 +30,7 @@ from vihier.guides.mixed_model import (
     row_log_prob,
     to_program,
 )
-from vihier.guides.probe import Arguments, Prober, base_distribution, refusal
+from vihier.guides.probe import Arguments, Prober, base_distribution, few_genes, refusal
 from vihier.inference.device import run_on
 from vihier.models.batch import Batch
 
@@ -60,8 +60,8 @@ def read_structure(model: Callable[[Batch], Any], batch: Batch) -> Structure:
     model : callable
         The Pyro program, `model(batch)`.
     batch : Batch
-        A few genes with their rows, float64, on the CPU. What the program does to other genes shows only there: see
-        `check_structure`.
+        Some genes with their rows, on any device; where they are many, the first two are looked at. What the program
+        does to other genes shows only there: see `check_structure`.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def read_structure(model: Callable[[Batch], Any], batch: Batch) -> Structure:
         that depends on a location, a distribution that is neither Normal nor positive, an unknown plate.
     """
     with run_on(torch.device("cpu"), torch.float64):
-        prober = Prober(model, batch)
+        prober = Prober(model, few_genes(batch))
         observed = prober.observed
         locations, scales = _classify(prober)
         points = _Points.of(prober, locations, scales)
@@ -129,7 +129,7 @@ def check_structure(structure: Structure, model: Callable[[Batch], Any], batch: 
     model : callable
         The Pyro program.
     batch : Batch
-        Float64, on the CPU.
+        On any device.
 
     Raises
     ------
