@@ -334,11 +334,18 @@ def test_a_reader_that_leaves_early_is_no_error(make_posterior: Make) -> None:
         assert process.stderr.read() == ""
 
 
+def heed_interrupts() -> None:
+    """A shell's background jobs ignore SIGINT, and so would everything started from a test run in one."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 def test_ctrl_c_ends_with_130_and_leaves_nothing(tmp_path: Path) -> None:
     out = tmp_path / "big.csv"
     command = [sys.executable, "-m", "vihier", "simulate", str(out), "--genes", "20000", "--lines", "1000"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+    ) as process:
         deadline = time.monotonic() + 60
         while not any(tmp_path.iterdir()) and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -171,7 +171,12 @@ def test_cuda_where_there_is_none_is_one_line(screen: Path, tmp_path: Path, caps
 def test_ctrl_c_in_a_fit_ends_with_130_and_leaves_nothing(screen: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vihier", "fit", str(screen), "--out", str(tmp_path / "fit.h5")]
     with subprocess.Popen(
-        [*command, "--guide", "mean_field"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--guide", "mean_field"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs ignore SIGINT, and so would everything started from a test run in one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stderr is not None
         assert "vihier" in process.stderr.readline()  # it has begun

@@ -35,9 +35,10 @@ from vihier.screen import Screen
 ELEMENTS_AT_ONCE = 400_000
 BLOCK_ELEMENTS = 1_000_000
 WHOLE_UP_TO = 1_000_000
-SWEEP_BUDGET = 250_000_000
+SWEEP_BUDGET = 300_000_000
 START_BUDGET = 100_000
 SMALL_SCREEN = 20_000
+THIN = 2
 PARTICLE_BUDGET = 100_000
 REFRESH = 10
 WINDOW = 20
@@ -50,8 +51,8 @@ class Settings:
     """How the scales are fitted and drawn.
 
     `particles` draws of the scales at most make one step's estimate of the ELBO. Where the screen is small enough, the
-    guide's draws are chains that are moved by `burn_in` interweaving sweeps and then give `kept` draws each, one a
-    sweep.
+    guide's draws are chains that are moved by `burn_in` interweaving sweeps and then give `kept` draws each, one
+    every `THIN` sweeps.
     """
 
     max_steps: int = 400
@@ -101,7 +102,7 @@ def fit_structured(
         structure = read_structure(program.model, probe)
     cells = screen.n_genes * screen.n_lines
     whole = None
-    sweeps = settings.burn_in + settings.kept
+    sweeps = settings.burn_in + THIN * settings.kept
     affordable = cells <= SMALL_SCREEN and cells * draws * sweeps // settings.kept <= SWEEP_BUDGET
     if affordable or (batch_size is None and cells <= WHOLE_UP_TO):
         whole = make_block(structure, full_batch(screen, device, dtype))
@@ -314,7 +315,7 @@ class _Fitter:
     def draw(self, draws: int, history: dict[str, np.ndarray], converged: bool, reason: str) -> StructuredFit:
         """Draw scales and shared locations; the scales are moved by interweaving sweeps where that is affordable."""
         settings = self.settings
-        sweeps = settings.burn_in + settings.kept
+        sweeps = settings.burn_in + THIN * settings.kept
         swept = self.whole is not None
         each = settings.kept if swept else 1
         chains = -(-draws // each)
@@ -333,7 +334,7 @@ class _Fitter:
                     sweeper = Sweeper(self.structure, self.whole, random)
                     for sweep in range(sweeps):
                         theta = sweeper.sweep(theta)
-                        if sweep >= settings.burn_in:
+                        if sweep >= settings.burn_in and (sweep - settings.burn_in) % THIN == THIN - 1:
                             theta_parts.append(theta)
                             shared_parts.append(sweeper.shared())
                 else:
