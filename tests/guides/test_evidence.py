@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from dense_model import CPU, F64, dense_model, random_log_scales, uneven_screen, whole
+from programs import PROGRAMS
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
+import vihier.guides.deviations
 from vihier.guides.block import Block, Theta, make_block
+from vihier.guides.deviations import draw_shared_deviations, split_genes
 from vihier.guides.evidence import (
     collapse,
     collapsed_log_joint,
@@ -19,7 +26,9 @@ from vihier.guides.evidence import (
     sum_natural,
 )
 from vihier.guides.structure import Structure, read_structure
+from vihier.guides.values import centre, to_sites, unpad
 from vihier.inference.batches import GeneBlocks
+from vihier.kernels.elimination import draw_genes, eliminate
 from vihier.models.batch import Batch
 from vihier.models.priors import parse_prior
 from vihier.models.program import load_program
@@ -120,3 +129,43 @@ def test_priors_of_scales_are_densities_of_their_logarithms(prior: str) -> None:
     density = global_log_prior(structure, {"sigma": grid}, make_block(structure, whole(SCREEN))).exp()
     # The trapezoid rule with a step of 0.005; HalfCauchy(2) has 2e-8 beyond e^18.
     assert float(torch.trapezoid(density, grid)) == pytest.approx(1, abs=1e-6)
+
+
+def on_meta(value: Any) -> Any:
+    """The same made of fake tensors on the device `meta`: dataclasses and dictionaries of tensors, or a tensor."""
+    if isinstance(value, Tensor):
+        return torch.zeros(value.shape, dtype=value.dtype, device="meta")
+    if isinstance(value, dict):
+        return {key: on_meta(part) for key, part in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{field.name: on_meta(getattr(value, field.name)) for field in fields(value)})
+    return value
+
+
+@pytest.mark.parametrize("name", [*MODELS, "constants", "deep"])
+def test_evidence_and_draws_keep_to_the_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under fake tensors an operation that mixes devices raises: the step, forward and backward, and the draws."""
+    model = PROGRAMS[name]
+    structure = read_structure(model, whole(SCREEN))
+    made = make_block(structure, whole(SCREEN))
+    scales = random_log_scales(model, whole(SCREEN), 4)
+    # torch has no generator for this device.
+    monkeypatch.setattr(vihier.guides.deviations, "normal_like", lambda like, generator: torch.zeros_like(like))
+    with FakeTensorMode(allow_non_fake_inputs=True):  # torch.tensor(0.0, device="meta") is none
+        block = on_meta(made)
+        theta = {site: value.requires_grad_() for site, value in on_meta(scales).items()}
+        collapsed_log_joint(structure, theta, block).sum().backward()
+        assert all(value.grad is not None and value.grad.device.type == "meta" for value in theta.values())
+        collapsed = collapse(structure, theta, block)
+        assert collapsed.natural is not None
+        random = torch.Generator()
+        shared, column, _ = draw_shared_deviations(structure, theta, block, collapsed.natural, random)
+        given = eliminate(block.data, collapsed.spread, column)
+        noise, leaf_noise = torch.zeros_like(given.scale), torch.zeros_like(given.weight)
+        dense, leaf = draw_genes(block.data, collapsed.spread, given, noise, leaf_noise)
+        own = split_genes(structure, theta, block, dense.transpose(1, 2), leaf, random)
+        own |= {location.name: unpad(own[location.name], block) for location in structure.table(("sgrna",))}
+        values = centre(structure, structure.locations, shared | own, {}, block)
+        assert {value.device.type for value in to_sites(structure, values).values()} == {"meta"}
+        with pytest.raises(RuntimeError, match="device"):
+            collapsed_log_joint(structure, theta | {structure.noise: torch.zeros(4, dtype=F64)}, block)
