@@ -385,8 +385,18 @@ def test_nothing_observed_and_nothing_positive() -> None:
         with batch.local(), pyro.plate("row", len(batch.gene), dim=-1):
             pyro.sample("lfc", dist.Normal(top, 1.0), obs=batch.lfc)
 
-    with pytest.raises(VihierError, match="no positive site"):
+    with pytest.raises(VihierError, match="no positive site that genes share"):
         read_structure(known, PROBE)
+
+    def known_noise(batch: Batch) -> None:
+        with batch.local():
+            with pyro.plate("gene", len(batch.gene_idx), dim=-2):
+                gene = pyro.sample("gene_mean", dist.Normal(0.0, pyro.sample("gene_sd", dist.HalfNormal(1.0))))
+            with pyro.plate("row", len(batch.gene), dim=-1):
+                pyro.sample("lfc", dist.Normal(gene[batch.gene, 0], 0.7), obs=batch.lfc)
+
+    with pytest.raises(VihierError, match="no positive site that genes share"):
+        read_structure(known_noise, PROBE)
 
 
 def test_genes_that_were_not_looked_at_are_checked() -> None:

@@ -1,10 +1,10 @@
 """Sweeps that leave the exact posterior of all scales and locations unchanged, many draws side by side.
 
-A sweep draws every location from its exact joint conditional given the scales, then moves each scale twice: with the
-deviations held, and with the standardised deviations held and the rows asking. Interweaving the two mixes well whether
-the rows say much or little of a scale (Yu & Meng 2011, J. Comput. Graph. Stat. 20, 531). A scale that is the prior
-scale of others is also moved together with them. Each move is a slice sampler in one dimension (Neal 2003, Ann. Stat.
-31, 705), for all elements and draws at once.
+A sweep draws the locations given the scales: each gene's given what genes share, then what they share given the genes,
+in a few large parts. Then it moves each scale twice: with the deviations held, and with the standardised deviations
+held and the rows asking. Interweaving the two mixes well whether the rows say much or little of a scale (Yu & Meng
+2011, J. Comput. Graph. Stat. 20, 531). A scale that is the prior scale of others is also moved together with them.
+Each move is a slice sampler in one dimension (Neal 2003, Ann. Stat. 31, 705), for all elements and draws at once.
 
 Started from draws of a variational guide, a few sweeps remove what the guide gets wrong.
 """

@@ -186,8 +186,11 @@ def _classify(prober: Prober) -> tuple[list[str], list[str]]:
             scales.append(name)
         else:
             raise refusal(name, f"{family} is neither Normal nor positive")
-    if not scales:
-        raise VihierError("model: it has no positive site, so there is nothing for guide 'structured' to fit")
+    if all(prober.plates[name] == ("gene",) for name in scales):
+        raise VihierError(
+            "model: it has no positive site that genes share, such as the sd of the rows; guide 'structured' does not "
+            "apply, use guide='mean_field'"
+        )
     return locations, scales
 
 
