@@ -203,3 +203,12 @@ def test_refuses_by_name(tmp_path: Path, arguments: dict[str, object], named: st
         simulate(tmp_path / "s.parquet", genes=3, lines=3, lineages=1, **arguments)
     assert "\n" not in str(refused.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("prior", ["LogNormal(-1, 0.001)", "Gamma(1.3533e5, 3.6788e5)"])
+def test_a_scale_is_drawn_from_a_positive_prior_of_any_family(tmp_path: Path, prior: str) -> None:
+    priors = {"sigma": prior, "sigma_gamma": prior}
+    truth = truth_of(simulate(tmp_path / "s.parquet", genes=6, lines=5, model="additive", priors=priors))
+    # Both priors have their mass within 0.3 % of exp(-1); a draw beyond four sds is none of seed 0's.
+    np.testing.assert_allclose(truth["sigma"], np.exp(-1), rtol=0.012)
+    np.testing.assert_allclose(truth["sigma_gamma"], np.full(6, np.exp(-1)), rtol=0.012)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import pyro
 import torch
 
 from vihier.errors import VihierError
 from vihier.models.batch import Batch
+from vihier.models.trace import trace_program
 
 
 class _WatchedCovariates(Mapping[str, torch.Tensor]):
@@ -62,6 +62,5 @@ def columns_read(model: Callable[[Batch], Any], batch: Batch) -> tuple[str, ...]
     seen: set[str] = set()
     given = {entry.name: getattr(batch, entry.name) for entry in fields(Batch)}
     given["covariates"] = _WatchedCovariates(batch.covariates, seen)
-    with torch.random.fork_rng(devices=[]):
-        pyro.poutine.trace(model).get_trace(_WatchedBatch(**given, seen=seen))
+    trace_program(model, _WatchedBatch(**given, seen=seen))
     return tuple(sorted(seen))

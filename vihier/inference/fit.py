@@ -211,9 +211,9 @@ class _Run:
         with run_on(device, chosen, validate=True):
             # A few genes, and not all of them: mistakes in plates do not show on a whole screen.
             first = GeneBlocks(screen, max(1, min(8, screen.n_genes // 2)), device, chosen)[0]
+            read = columns_read(program.model, first)
             sites = read_sites(program.model, first)
             check_prior_names(program.priors, sites.names)
-            read = columns_read(program.model, first)
         _warn_of_small(screen)
         earlier = None if init is None else EarlierFit(init if isinstance(init, Posterior) else Path(init), screen)
         size = asked.batch_size

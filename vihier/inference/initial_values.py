@@ -327,7 +327,9 @@ class InitialValues:
                 prior = own.scale.detach() ** -2
                 precision, pull = precision + prior, pull + prior * (own.loc.detach() - here)
             return _where_finite(here + pull / precision, here), _where_finite(precision**-0.5, DEFAULT_SD)
-        prior_scale = own.scale.detach() if own is not None else torch.full_like(here, 10 * self.spread)
+        # A half-Normal prior is in the maximum below; any other is left to the optimisation, which starts here.
+        half_normal = own is not None and own.loc is None
+        prior_scale = own.scale.detach() if own and half_normal else torch.full_like(here, 10 * self.spread)
         squares, counts = sums.first.clamp(min=0), sums.second
         # Maximum over x = log(scale) of -n x - SS exp(-2 x) / 2 - exp(2 x) / (2 prior_scale^2) + x.
         fewer = counts - 1

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pyro
 import torch
 from pyro.poutine.subsample_messenger import _Subsample
 from torch.distributions import constraints
 
 from vihier.errors import VihierError
 from vihier.models.batch import Batch
+from vihier.models.support import support_of
+from vihier.models.trace import trace_program
 
 # Plates that a gene block takes a part of. Every other plate is whole in every batch.
 LOCAL_PLATES = ("gene", "sgrna")
@@ -124,8 +125,7 @@ def read_sites(model: Callable[[Batch], Any], batch: Batch) -> Sites:
         gene or sgRNA outside `batch.local()`, a shared one inside it, a plate of a length that is not the batch's, a
         discrete site, a latent site in each row.
     """
-    with torch.random.fork_rng(devices=[]):
-        trace = pyro.poutine.trace(model).get_trace(replace(batch, local_scale=_LOCAL_MARK, row_scale=_ROW_MARK))
+    trace = trace_program(model, replace(batch, local_scale=_LOCAL_MARK, row_scale=_ROW_MARK))
     latent: list[Site] = []
     deterministic: list[Site] = []
     observed: list[str] = []
@@ -168,7 +168,7 @@ def _latent_site(name: str, node: Mapping[str, Any], batch: Batch) -> Site:
         raise VihierError(f"site {name!r}: inside batch.local() but in neither plate 'gene' nor 'sgrna'; move it out")
     if len(local) == 2:
         raise VihierError(f"site {name!r}: in both plates 'gene' and 'sgrna'; an sgRNA has one gene, leave 'gene' out")
-    site = Site(name, plates, shape, event_dim, local[0] if inside else None, _support_of(node["fn"]))
+    site = Site(name, plates, shape, event_dim, local[0] if inside else None, support_of(node["fn"]))
     if local and not inside:
         whole = batch.n_genes if local[0] == "gene" else batch.n_sgrnas
         if shape[site.axis_of(local[0])] != whole or float(node["scale"]) != 1:
@@ -179,16 +179,6 @@ def _latent_site(name: str, node: Mapping[str, Any], batch: Batch) -> Site:
             f"{len(site.index_in(batch))}; give it that length"
         )
     return site
-
-
-def _support_of(distribution: Any) -> Any:
-    support = distribution.support
-    # Half-open or open at zero is the same to a density, and the plain one has the plain logarithm as its map.
-    if isinstance(support, constraints.greater_than_eq | constraints.greater_than):
-        bound = torch.as_tensor(support.lower_bound)
-        if bound.ndim == 0 and float(bound) == 0:
-            return constraints.positive
-    return support
 
 
 def _deterministic_site(name: str, node: Mapping[str, Any]) -> Site:

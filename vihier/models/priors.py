@@ -10,8 +10,10 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from pyro.poutine.messenger import Messenger
+from torch.distributions import constraints
 
 from vihier.errors import VihierError
+from vihier.models.support import support_of
 
 PRIORS: dict[str, tuple[Callable[..., Any], int]] = {
     "Normal": (dist.Normal, 2),
@@ -94,6 +96,12 @@ def normalise_priors(priors: Mapping[str, Any] | None) -> dict[str, str]:
     return texts
 
 
+def _in_words(distribution: Any) -> str:
+    support = support_of(distribution)
+    names = {constraints.real: "all numbers", constraints.positive: "positive"}
+    return names.get(support, str(support))
+
+
 class _Override(Messenger):
     def __init__(self, priors: Mapping[str, str]) -> None:
         super().__init__()
@@ -105,9 +113,11 @@ class _Override(Messenger):
             return
         old = msg["fn"]
         prior = parse_prior(text)
-        if msg["is_observed"] or str(prior.support) != str(old.support):
+        if msg["is_observed"]:
+            raise VihierError(f"prior of {msg['name']!r}: the site is observed; only what is latent has a prior")
+        if support_of(prior) is not support_of(old):
             raise VihierError(
-                f"prior {msg['name']}={text}: its values are {prior.support}, those of the site {old.support}; "
+                f"prior {msg['name']}={text}: its values are {_in_words(prior)}, those of the site {_in_words(old)}; "
                 "give a distribution over the same values"
             )
         # Scalars move to the run's device and dtype through the default ones, as in the program itself.

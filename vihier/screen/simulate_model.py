@@ -19,6 +19,7 @@ from vihier.errors import VihierError
 from vihier.models.batch import Batch
 from vihier.models.priors import check_prior_names, normalise_priors
 from vihier.models.program import Program, load_program
+from vihier.models.trace import trace_program
 from vihier.posterior.layout import ordered_dims
 from vihier.screen.simulate_design import LFC_LIMIT, BlockDraw, Design, GeneBlock, Stage, stream
 
@@ -189,11 +190,7 @@ def _run(
     model = poutine.condition(program.model, data=dict(conditions)) if conditions else program.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(stream(seed, Stage.TORCH, number).integers(1 << 63)))
-        try:
-            nodes = poutine.trace(model).get_trace(batch).nodes
-        except VihierError as error:
-            # Pyro appends a table of shapes to the one line.
-            raise VihierError(str(error).splitlines()[0]) from None
+        nodes = trace_program(model, batch).nodes
     sites = {name: node for name, node in nodes.items() if node["type"] == "sample" and not site_is_subsample(node)}
     fixed = {name for name, node in sites.items() if (node["infer"] or {}).get("_deterministic")}
     values: dict[str, Any] = {name: node["value"] for name, node in sites.items()}
