@@ -37,31 +37,14 @@ def assemble(
     sgrnas, sgrna = _used(sgrna, len(index.sgrnas))
     lines, line = _used(line, len(index.lines))
     replicates, replicate = _used(replicate, len(index.replicates))
-    genes, gene_of_sgrna = _used(index.gene_of_sgrna[sgrnas], len(index.genes))
-    lineages = lineage_of_line = None
-    if index.lineages is not None and index.lineage_of_line is not None:
-        kept, lineage_of_line = _used(index.lineage_of_line[lines], len(index.lineages))
-        lineages, lineage_of_line = index.lineages[kept], lineage_of_line.astype(np.int64)
-    line_position = np.zeros(len(index.lines), dtype=np.int64)
-    line_position[lines] = np.arange(len(lines))
-
     values, categories = _used_covariates(covariates, index.categories)
-    lfc = _canonical_floats(lfc)
+    index = pruned(index, sgrnas, lines, replicates, categories)
+    lfc = canonical_floats(lfc)
+    gene = index.gene_of_sgrna.astype(np.int32)[sgrna]
     library = [values["screen"]] if "screen" in categories else []
-    order = _canonical_order([gene_of_sgrna[sgrna], sgrna, line, *library, replicate], [lfc, *values.values()])
+    order = canonical_order([gene, sgrna, line, *library, replicate], [lfc, *values.values()])
     return Screen(
-        index=ScreenIndex(
-            sgrnas=index.sgrnas[sgrnas],
-            genes=index.genes[genes],
-            lines=index.lines[lines],
-            lineages=lineages,
-            replicates=index.replicates[replicates],
-            gene_of_sgrna=gene_of_sgrna.astype(np.int64),
-            lineage_of_line=lineage_of_line,
-            line_of_replicate=line_position[index.line_of_replicate[replicates]],
-            categories=categories,
-            replicate_ids=None if index.replicate_ids is None else index.replicate_ids[replicates],
-        ),
+        index=index,
         sgrna=sgrna[order],
         line=line[order],
         replicate=replicate[order],
@@ -69,6 +52,45 @@ def assemble(
         # Popped, so that no covariate is held in both orders longer than it takes to reorder it.
         covariates={name: values.pop(name)[order] for name in list(values)},
         report=report,
+    )
+
+
+def pruned(
+    index: ScreenIndex,
+    sgrnas: np.ndarray,
+    lines: np.ndarray,
+    replicates: np.ndarray,
+    categories: dict[str, np.ndarray],
+) -> ScreenIndex:
+    """Return the index of only these labels, and of the genes and lineages that they belong to.
+
+    Parameters
+    ----------
+    index
+        Sorted labels and maps.
+    sgrnas, lines, replicates
+        Positions of the labels to keep, ascending.
+    categories
+        The labels to keep of each categorical covariate.
+    """
+    genes, gene_of_sgrna = _used(index.gene_of_sgrna[sgrnas], len(index.genes))
+    lineages = lineage_of_line = None
+    if index.lineages is not None and index.lineage_of_line is not None:
+        kept, lineage_of_line = _used(index.lineage_of_line[lines], len(index.lineages))
+        lineages, lineage_of_line = index.lineages[kept], lineage_of_line.astype(np.int64)
+    line_position = np.zeros(len(index.lines), dtype=np.int64)
+    line_position[lines] = np.arange(len(lines))
+    return ScreenIndex(
+        sgrnas=index.sgrnas[sgrnas],
+        genes=index.genes[genes],
+        lines=index.lines[lines],
+        lineages=lineages,
+        replicates=index.replicates[replicates],
+        gene_of_sgrna=gene_of_sgrna.astype(np.int64),
+        lineage_of_line=lineage_of_line,
+        line_of_replicate=line_position[index.line_of_replicate[replicates]],
+        categories=categories,
+        replicate_ids=None if index.replicate_ids is None else index.replicate_ids[replicates],
     )
 
 
@@ -83,7 +105,7 @@ def _used_covariates(
             kept, values[name] = _used(covariates[name], len(labels[name]))
             categories[name] = labels[name][kept]
         else:
-            values[name] = _canonical_floats(covariates[name])
+            values[name] = canonical_floats(covariates[name])
     return values, categories
 
 
@@ -97,14 +119,16 @@ def _used(codes: np.ndarray, n_labels: int) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(occurs), position[codes]
 
 
-def _canonical_floats(values: np.ndarray) -> np.ndarray:
+def canonical_floats(values: np.ndarray) -> np.ndarray:
+    """Return a float64 copy in which equal content has equal bits."""
     # -0.0 + 0.0 is 0.0; NaN has many bit patterns. Both would change the hash of equal content.
     values = np.asarray(values, dtype=np.float64) + 0.0
     values[np.isnan(values)] = np.nan
     return values
 
 
-def _canonical_order(keys: Sequence[np.ndarray], tie_breakers: Sequence[np.ndarray]) -> np.ndarray:
+def canonical_order(keys: Sequence[np.ndarray], tie_breakers: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the order of rows by non-negative integer keys [N] each, equal ones by the tie breakers, first first."""
     combined = np.zeros(len(keys[0]), dtype=np.int64)
     span = 1
     for codes in keys:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vihier.errors import VihierError
+from vihier.screen.content_hash import content_hash, order_of_ties
 from vihier.screen.report import ReadReport, counted
 
 if TYPE_CHECKING:
     import pandas as pd
-
-HASH_FORMAT = "vihier screen 1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,41 +163,7 @@ class Screen:
         VihierError
             A column that this screen does not have.
         """
-        wanted = sorted(set(columns) - {"sgrna", "hugo_symbol", "depmap_id", "replicate_id", "lfc"})
-        digest = hashlib.sha256(f"{HASH_FORMAT}\n".encode())
-        index = self.index
-        for labels in (index.sgrnas, index.genes, index.lines, index.replicates):
-            _hash_labels(digest, labels)
-        for codes in (index.gene_of_sgrna, index.line_of_replicate):
-            _hash_array(digest, codes)
-        rows: list[np.ndarray] = [self.sgrna, self.line, self.replicate, self.lfc]
-        for name in wanted:
-            digest.update(f"column {name}\n".encode())
-            if name == "lineage" and index.lineages is not None and index.lineage_of_line is not None:
-                _hash_labels(digest, index.lineages)
-                _hash_array(digest, index.lineage_of_line)
-                continue
-            if name not in self.covariates:
-                raise VihierError(f"column {name!r} is not in this screen, which has {sorted(self.covariates)}")
-            if name in index.categories:
-                _hash_labels(digest, index.categories[name])
-            rows.append(self.covariates[name])
-        order = self._order_of_ties(rows)
-        for values in rows:
-            _hash_array(digest, values if order is None else values[order])
-        return digest.hexdigest()
-
-    def _order_of_ties(self, rows: Sequence[np.ndarray]) -> np.ndarray | None:
-        # Rows equal in key and lfc (possible without replicate_id) are ordered by all covariates, so also by ones
-        # that the hash does not name: those rows are ordered anew by the named ones only.
-        keys = rows[:4]
-        tied = np.ones(max(self.n_rows - 1, 0), dtype=bool)
-        for values in keys:
-            tied &= values[1:] == values[:-1]
-        if not tied.any() or len(rows) == len(keys):
-            return None
-        position = np.concatenate([[0], np.cumsum(~tied)])
-        return np.lexsort([*reversed(rows[4:]), position])
+        return content_hash(self.index, self.covariates, columns, _WholeColumns(self))
 
     def subset(
         self,
@@ -255,14 +218,19 @@ class Screen:
         return pd.DataFrame(columns)
 
 
-def _hash_labels(digest: Any, labels: np.ndarray) -> None:
-    encoded = [label.encode() for label in labels]
-    _hash_array(digest, np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded)))
-    digest.update(b"".join(encoded))
+class _WholeColumns:
+    """The rows of a screen as `content_hash` asks for them, each column in one piece."""
 
+    def __init__(self, screen: Screen) -> None:
+        self.screen = screen
+        self.n_rows = screen.n_rows
 
-def _hash_array(digest: Any, values: np.ndarray) -> None:
-    # Little-endian whatever the machine, with type and length, so that neighbouring arrays cannot run together.
-    stored = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
-    digest.update(f"{stored.dtype.str} {stored.size}\n".encode())
-    digest.update(stored)
+    def keys(self) -> Iterator[Iterable[np.ndarray]]:
+        screen = self.screen
+        return ([values] for values in (screen.sgrna, screen.line, screen.replicate, screen.lfc))
+
+    def covariates(self, names: Sequence[str]) -> Iterator[Iterable[np.ndarray]]:
+        screen = self.screen
+        columns = [screen.covariates[name] for name in names]
+        order = order_of_ties((screen.sgrna, screen.line, screen.replicate, screen.lfc), columns)
+        return ([values if order is None else values[order]] for values in columns)

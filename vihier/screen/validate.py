@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,6 +18,7 @@ from vihier.screen.screen import Screen, ScreenIndex
 from vihier.screen.values import Column, Labels, carried, flags, kind_name, labels, numbers
 
 LARGEST_LFC = 20.0
+EMPTY_COLUMN = "column {!r} is empty and was taken as absent"
 OPTIONAL_KEYS = ("lineage", "replicate_id", "screen")
 KEYS = ("sgrna", "hugo_symbol", "depmap_id", *OPTIONAL_KEYS)
 READERS: dict[Kind, Callable[[Column], np.ndarray | Labels | None]] = {
@@ -65,7 +66,7 @@ def validate(columns: dict[str, Column], options: Options, findings: Findings) -
     VihierError
         Any fault, in one line.
     """
-    lfc = _lfc(columns["lfc"])
+    lfc = read_lfc(columns["lfc"])
     rows = np.flatnonzero(~np.isnan(lfc))
     if len(rows) < len(lfc):
         findings.dropped["missing lfc"] = len(lfc) - len(rows)
@@ -74,10 +75,10 @@ def validate(columns: dict[str, Column], options: Options, findings: Findings) -
     keys = _keys(columns, rows, options, findings)
     if "screen" in keys and options.sgrna_per_screen:
         keys["sgrna"] = per_screen_sgrnas(columns["sgrna"], keys["sgrna"], keys["screen"], findings.warnings)
-    gene_of_sgrna, kept = _nested_genes(columns, rows, keys, options, findings)
+    gene_of_sgrna, kept = nested_genes(columns, rows, keys, options, findings)
     lineage_of_line = None
     if "lineage" in keys:
-        lineage_of_line = _nested_lineages(columns, rows, keys)
+        lineage_of_line = nested_lineages(columns, rows, keys)
     replicate, replicates, replicate_ids, line_of_replicate = replicate_labels(
         columns["depmap_id"], keys["depmap_id"], keys.get("replicate_id"), keys.get("screen")
     )
@@ -103,7 +104,8 @@ def validate(columns: dict[str, Column], options: Options, findings: Findings) -
     report = ReadReport(columns["lfc"].source, len(lfc), len(rows))
     screen = assemble(index, sgrna, line, replicate, _at(lfc, rows), covariates, report)
     if replicate_ids is None:
-        _count_copies(screen, findings)
+        row_columns = (screen.sgrna, screen.line, screen.replicate, screen.lfc, *screen.covariates.values())
+        warn_of_copies(count_copies(row_columns), findings)
     return screen
 
 
@@ -124,7 +126,8 @@ def require_lineage(screen: Screen, model: str) -> None:
         )
 
 
-def _lfc(column: Column) -> np.ndarray:
+def read_lfc(column: Column) -> np.ndarray:
+    """Read log2 fold changes as float64 [rows], NaN where missing; what is none is refused with its row."""
     lfc = numbers(column)
     cure = f"lfc is a log2 fold change within [-{LARGEST_LFC:g}, {LARGEST_LFC:g}]: correct it, or write NA"
     wrong = np.abs(lfc) > LARGEST_LFC  # NaN compares false
@@ -148,28 +151,34 @@ def _keys(columns: Mapping[str, Column], rows: np.ndarray, options: Options, fin
         at_rows = Labels(_at(read.codes, rows), read.labels)
         missing = at_rows.codes < 0
         if name in OPTIONAL_KEYS and missing.all():
-            findings.warnings.append(f"column {name!r} is empty and was taken as absent")
+            findings.warnings.append(EMPTY_COLUMN.format(name))
             continue
         if missing.any():
-            raise _missing_key(column, int(rows[np.argmax(missing)]))
+            raise missing_key(column, int(rows[np.argmax(missing)]))
         keys[name] = at_rows
+    warn_of_labels(trimmed, options.single_lineage and "lineage" in columns, findings)
+    if options.single_lineage:
+        keys["lineage"] = Labels(np.zeros(len(rows), dtype=np.int32), np.array([ONE_LINEAGE], dtype=object))
+    findings.warnings += suspicious_genes(keys["hugo_symbol"].labels)
+    return keys
+
+
+def warn_of_labels(trimmed: Mapping[str, int], set_aside: bool, findings: Findings) -> None:
+    """Add what is to be said of labels that were changed: white space (rows by column), lineages set aside."""
     n_trimmed = sum(trimmed.values())
     if n_trimmed:
         where = ", ".join(name for name, count in trimmed.items() if count)
         findings.warnings.append(f"white space was taken off {counted(n_trimmed, 'label')} ({where})")
-    if options.single_lineage:
-        keys["lineage"] = Labels(np.zeros(len(rows), dtype=np.int32), np.array([ONE_LINEAGE], dtype=object))
-        if "lineage" in columns:
-            findings.warnings.append(f"the table's lineages were set aside: all lines are in one, {ONE_LINEAGE!r}")
-    findings.warnings += suspicious_genes(keys["hugo_symbol"].labels)
-    return keys
+    if set_aside:
+        findings.warnings.append(f"the table's lineages were set aside: all lines are in one, {ONE_LINEAGE!r}")
 
 
 def _at(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return values if len(rows) == len(values) else values[rows]
 
 
-def _missing_key(column: Column, row: int) -> VihierError:
+def missing_key(column: Column, row: int) -> VihierError:
+    """Return the error for a row (from 0) whose label in this column is missing."""
     cures = {
         "lineage": "fill it in for every line, or put all lines in one with single_lineage=True (--single-lineage)",
         "replicate_id": "name the replicate of every row, or take the column out",
@@ -190,7 +199,7 @@ def _nested(child: np.ndarray, parent: np.ndarray, n_children: int) -> tuple[np.
     return parent_of_child, parent_of_child[child] != parent
 
 
-def _nested_genes(
+def nested_genes(
     columns: Mapping[str, Column], rows: np.ndarray, keys: Mapping[str, Labels], options: Options, findings: Findings
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the gene of each sgRNA, int64 [S], and which rows are kept, bool [rows]."""
@@ -219,7 +228,8 @@ def _nested_genes(
     return gene_of_sgrna, kept
 
 
-def _nested_lineages(columns: Mapping[str, Column], rows: np.ndarray, keys: Mapping[str, Labels]) -> np.ndarray:
+def nested_lineages(columns: Mapping[str, Column], rows: np.ndarray, keys: Mapping[str, Labels]) -> np.ndarray:
+    """Return the lineage of each line, int64 [C]; a line with two is refused."""
     line, lineage = keys["depmap_id"], keys["lineage"]
     lineage_of_line, disagree = _nested(line.codes, lineage.codes, len(line.labels))
     if disagree.any():
@@ -252,27 +262,37 @@ def _refuse_duplicates(
         return
     pair = min(again, key=lambda place: order[place + 1])
     first, second = int(order[pair]), int(order[pair + 1])
-    column = columns["replicate_id"]
+    labels = index.sgrnas[sgrna[second]], index.replicates[replicate[second]]
+    raise duplicate_rows(columns["replicate_id"], int(rows[first]), int(rows[second]), *labels, len(again))
+
+
+def duplicate_rows(column: Column, first: int, second: int, sgrna: str, replicate: str, count: int) -> VihierError:
+    """Return the error for two rows (from 0) of one key, the first such pair of `count`."""
     problem = (
-        f"a duplicate of {column.row_name(int(rows[first]))} (sgRNA {shown(index.sgrnas[sgrna[second]])}, "
-        f"replicate {shown(index.replicates[replicate[second]])}; {counted(len(again), 'duplicate')} in all)"
+        f"a duplicate of {column.row_name(first)} (sgRNA {shown(sgrna)}, replicate {shown(replicate)}; "
+        f"{counted(count, 'duplicate')} in all)"
     )
     cure = "take one out, name their replicates apart, or add the column 'screen' if they are of two screens"
-    raise column.fault(problem, row=int(rows[second]), cure=cure)
+    return column.fault(problem, row=second, cure=cure)
 
 
-def _count_copies(screen: Screen, findings: Findings) -> None:
-    # In canonical order copies are neighbours.
-    same = np.ones(screen.n_rows - 1, dtype=bool)
-    for values in (screen.sgrna, screen.line, screen.replicate, screen.lfc, *screen.covariates.values()):
+def count_copies(columns: Iterable[np.ndarray]) -> int:
+    """Count the rows equal to the one before them in every column [N]; in canonical order copies are neighbours."""
+    same: np.ndarray | bool = True
+    for values in columns:
         equal = values[1:] == values[:-1]
         if values.dtype.kind == "f":
             equal |= np.isnan(values[1:]) & np.isnan(values[:-1])
-        same &= equal
-    findings.exact_copies = int(same.sum())
-    if findings.exact_copies:
+        same = same & equal
+    return int(np.sum(same))
+
+
+def warn_of_copies(count: int, findings: Findings) -> None:
+    """Note the number of exact copies in a table without ``replicate_id``."""
+    findings.exact_copies = count
+    if count:
         findings.warnings.append(
-            f"{counted(findings.exact_copies, 'row')} of the table are exact copies of another row and were kept as "
+            f"{counted(count, 'row')} of the table are exact copies of another row and were kept as "
             "replicates, because there is no 'replicate_id'"
         )
 
@@ -303,9 +323,19 @@ def _look_for_infinity(column: Column, kind: Kind, values: np.ndarray, rows: np.
     infinite = np.isinf(values)
     if not infinite.any():
         return
-    row = int(rows[np.argmax(infinite)])
+    first = int(np.argmax(infinite))
     if kind is Kind.NUMBER:
-        cure = "give a finite number, or NA where there is none"
-        raise column.fault(f"value {values[np.argmax(infinite)]:g} is infinite", row=row, cure=cure)
-    count = counted(int(infinite.sum()), "infinite value")
-    findings.warnings.append(f"column {column.name!r} has {count}, the first at {column.row_name(row)}")
+        raise infinite_value(column, values[first], int(rows[first]))
+    warn_of_infinity(column, int(infinite.sum()), int(rows[first]), findings)
+
+
+def infinite_value(column: Column, value: float, row: int) -> VihierError:
+    """Return the error for an infinite value where a number is needed."""
+    cure = "give a finite number, or NA where there is none"
+    return column.fault(f"value {value:g} is infinite", row=row, cure=cure)
+
+
+def warn_of_infinity(column: Column, count: int, first: int, findings: Findings) -> None:
+    """Note infinite values of a column that is only carried along."""
+    values = counted(count, "infinite value")
+    findings.warnings.append(f"column {column.name!r} has {values}, the first at {column.row_name(first)}")

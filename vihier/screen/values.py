@@ -133,11 +133,31 @@ def labels(column: Column, *, key: bool = False) -> Labels:
     characters that cannot be seen are refused.
     """
     codes, values = encode(column)
+    text, trimmed = cleaned(column, codes, values, key)
+    found = text.dictionary_encode()
+    order = pc.array_sort_indices(found.dictionary).to_numpy()  # by UTF-8 bytes, which is by code point
+    position = np.empty(len(order) + 1, dtype=np.int32)
+    position[order] = np.arange(len(order), dtype=np.int32)
+    position[-1] = -1
+    of_value = np.append(position[found.indices.fill_null(-1).to_numpy(zero_copy_only=False)], np.int32(-1))
+    names = np.array(found.dictionary.to_pylist(), dtype=object)
+    return Labels(of_value.astype(np.int32)[codes], names[order], int(np.append(trimmed, False)[codes].sum()))
+
+
+def cleaned(column: Column, codes: np.ndarray, values: pa.Array, key: bool) -> tuple[pa.Array, np.ndarray]:
+    """Return the label that each value stands for, null where it is missing, and which had white space around them.
+
+    Parameters
+    ----------
+    column, codes, values
+        A column and what `encode` made of it.
+    key
+        As in `labels`.
+    """
     raw = _texts(column, values, key)
     text = pc.utf8_trim_whitespace(raw)
     missing = pc.or_(pc.is_in(text, value_set=pa.array(MISSING)), pc.is_null(text))
     trimmed = pc.and_(pc.not_equal(raw, text), pc.invert(missing)).fill_null(False)
-    n_trimmed = int(np.append(trimmed.to_numpy(zero_copy_only=False), False)[codes].sum())
     text = pc.replace_substring_regex(pc.if_else(missing, None, text), WHOLE, r"\1")
     if key:
         _refuse_long(column, codes, text)
@@ -147,14 +167,7 @@ def labels(column: Column, *, key: bool = False) -> Labels:
             value = shown(text[int(codes[row])].as_py())
             cure = "take the control or invisible characters out"
             raise column.fault(f"label {value} holds a character that cannot be seen", row=row, cure=cure)
-    found = text.dictionary_encode()
-    order = pc.array_sort_indices(found.dictionary).to_numpy()  # by UTF-8 bytes, which is by code point
-    position = np.empty(len(order) + 1, dtype=np.int32)
-    position[order] = np.arange(len(order), dtype=np.int32)
-    position[-1] = -1
-    of_value = np.append(position[found.indices.fill_null(-1).to_numpy(zero_copy_only=False)], np.int32(-1))
-    names = np.array(found.dictionary.to_pylist(), dtype=object)
-    return Labels(of_value.astype(np.int32)[codes], names[order], n_trimmed)
+    return text, trimmed.to_numpy(zero_copy_only=False)
 
 
 def _refuse_long(column: Column, codes: np.ndarray, text: pa.Array) -> None:
