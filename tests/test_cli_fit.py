@@ -158,6 +158,28 @@ def test_bad_fits_are_refused_in_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+BAD_BEFORE_READING = [
+    "no draws", "no steps", "negative seed", "rows for the structured guide", "no such earlier fit", "no such folder",
+    "a folder",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_BEFORE_READING)
+def test_what_no_screen_would_make_right_is_refused_before_the_screen_is_read(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options, named = BAD_FITS[case]
+    said = refused(capsys, "fit", "no_such_screen.csv", "--out", "fit.h5", *FEW, *options)
+    assert named in said and "no_such_screen" not in said
+
+
+def test_the_screen_itself_is_never_the_output(screen: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = screen.read_bytes()
+    assert "screen itself" in refused(capsys, "fit", screen, "--out", screen, "--force", *FEW)
+    assert screen.read_bytes() == before
+
+
 def test_cuda_where_there_is_none_is_one_line(screen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import torch
 

@@ -140,32 +140,6 @@ def test_priors_that_cannot_be_are_refused(priors: dict[str, str], what: str) ->
         quick(ragged_screen(), "additive", priors=priors)
 
 
-@pytest.mark.parametrize(
-    ("options", "what"),
-    [
-        ({"guide": "laplace"}, "guide 'laplace'"),
-        ({"guide": 3}, "guide 3"),
-        ({"draws": 0}, "draws 0"),
-        ({"draws": 1.5}, "draws 1.5"),
-        ({"batch_size": 0}, "batch_size 0"),
-        ({"max_steps": 0}, "max_steps 0"),
-        ({"seed": -1}, "seed -1"),
-        ({"batch": "cells"}, "batch 'cells'"),
-        ({"batch": "rows", "guide": "structured"}, "structured guide takes gene blocks"),
-        ({"dtype": "float16"}, "dtype 'float16'"),
-        ({"device": "gpu"}, "device 'gpu'"),
-        ({"model": "addative"}, "model 'addative'"),
-        ({"init": "missing.h5"}, "missing.h5: no such file"),
-        ({"out": "no/such/folder/fit.h5"}, "does not exist"),
-        ({"out": "."}, "is a directory"),
-    ],
-)
-def test_arguments_that_cannot_be_are_refused_in_one_line(options: dict[str, Any], what: str) -> None:
-    with pytest.raises(VihierError, match=what) as refused:
-        quick(ragged_screen(), **options)
-    assert "\n" not in str(refused.value)
-
-
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path: Path) -> None:
     screen = ragged_screen()
     paths = [tmp_path / f"{name}.h5" for name in "abc"]

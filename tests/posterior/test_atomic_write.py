@@ -69,6 +69,8 @@ def test_kill_9_in_mid_write_leaves_no_file_under_the_final_name(earlier, known,
     assert partial.name.endswith(".partial")
     with pytest.raises(VihierError, match=r"unfinished|truncated|damaged|not a posterior"):
         open_posterior(partial)
+    known.write(path)
+    assert list(tmp_path.iterdir()) == [path]  # the next writer of the name has removed what the killed one left
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):

@@ -11,7 +11,7 @@ import typer
 from vihier.commands import fit_options as options
 from vihier.commands.arguments import Columns, OnConflict, Priors, ScreenPath, SingleLineage, labels, pairs, read
 from vihier.commands.messages import say
-from vihier.errors import FitWarning
+from vihier.errors import FitWarning, VihierError
 
 if TYPE_CHECKING:
     from vihier.posterior.reader import Posterior
@@ -62,16 +62,11 @@ def fit(
     """
     priors = pairs(prior, "--prior", "'mu_gamma=Normal(0,2)'")
     part = Part.of(genes, lines, lineages, n_genes, n_lineages, where, subset_seed)
-    import vihier
-    from vihier.models.program import load_program
+    from vihier.inference.fit import fit_as_asked
+    from vihier.inference.request import FitRequest
 
-    load_program(model, priors)  # refuses what it does not know before a large table is read for nothing
-    table = part.cut(read(screen, column, single_lineage, on_conflict))
-    # Said below of every fit that did not converge, also of one that was there already.
-    warnings.filterwarnings("ignore", message="the fit did not converge", category=FitWarning)
-    posterior = vihier.fit(
-        table,
-        model,
+    request = FitRequest(
+        model=model,
         guide=guide,
         draws=draws,
         seed=seed,
@@ -86,6 +81,13 @@ def fit(
         quiet=quiet,
         force=force,
     )
+    request.check()  # before a large table is read for nothing
+    if out.exists() and screen.exists() and out.samefile(screen):
+        raise VihierError(f"--out {out}: is the screen itself; give another name")
+    table = part.cut(read(screen, column, single_lineage, on_conflict))
+    # Said below of every fit that did not converge, also of one that was there already.
+    warnings.filterwarnings("ignore", message="the fit did not converge", category=FitWarning)
+    posterior = fit_as_asked(table, request)
     _tell(table.report, quiet)
     _conclude(posterior, strict)
 

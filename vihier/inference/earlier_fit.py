@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,8 +34,8 @@ class EarlierFit:
         If the file cannot be read.
     """
 
-    def __init__(self, source: str | Path | Posterior, screen: Screen) -> None:
-        self.posterior = source if isinstance(source, Posterior) else open_posterior(source)
+    def __init__(self, source: str | os.PathLike[str] | Posterior, screen: Screen) -> None:
+        self.posterior = source if isinstance(source, Posterior) else open_posterior(Path(source))
         index = screen.index
         self._labels = {"sgrna": index.sgrnas, "hugo_symbol": index.genes, "depmap_id": index.lines}
         if index.lineages is not None:

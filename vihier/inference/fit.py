@@ -8,13 +8,12 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vihier.errors import FitWarning, VihierError
+from vihier.errors import FitWarning
 from vihier.guides.structured_draws import StructuredFit
 from vihier.inference.batches import GeneBlocks, RowParts, genes_in_block
 from vihier.inference.columns import columns_read
@@ -25,6 +24,7 @@ from vihier.inference.earlier_fit import EarlierFit
 from vihier.inference.fitted import Fitted
 from vihier.inference.mean_field_fit import fit_mean_field
 from vihier.inference.progress import Progress, open_progress
+from vihier.inference.request import FitRequest, Guide
 from vihier.inference.sites import Sites, read_sites
 from vihier.inference.user_fit import fit_user_guide
 from vihier.models.batch import Batch
@@ -37,12 +37,8 @@ from vihier.screen import Screen, read_screen
 if TYPE_CHECKING:
     import pandas as pd
 
-GUIDES = ("structured", "mean_field")
-BATCHES = ("genes", "rows")
 # Rows of a part when batch="rows": large enough for its noise to be small beside that of the guide's draws.
 ROWS_IN_PART = 10_000
-
-Guide = str | Callable[[Batch], Any]
 
 
 def fit(
@@ -121,12 +117,30 @@ def fit(
     >>> posterior.summary("effect", hugo_symbol="B")["mean"].between(-1.5, -0.5).all()
     np.True_
     """
-    asked = _Asked(isinstance(model, str), guide, draws, seed, batch, batch_size, max_steps, quiet)
-    asked.check()
-    program = load_program(model, priors)
-    table = screen if isinstance(screen, Screen) else read_screen(screen)
-    run = _Run.of(asked, program, table, resolve_device(device), dtype, init)
-    if out is None:
+    request = FitRequest(
+        model=model,
+        guide=guide,
+        draws=draws,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        out=None if out is None else Path(out),
+        priors=priors,
+        batch=batch,
+        batch_size=batch_size,
+        init=init,
+        max_steps=max_steps,
+        quiet=quiet,
+        force=force,
+    )
+    request.check()
+    return fit_as_asked(screen if isinstance(screen, Screen) else read_screen(screen), request)
+
+
+def fit_as_asked(screen: Screen, request: FitRequest) -> Posterior:
+    """Do what `fit` does, its arguments in one object that was checked before the screen was read."""
+    run = _Run.of(request, screen)
+    if request.out is None:
         folder = Path(tempfile.mkdtemp(prefix="vihier-"))
         try:
             run.write(folder / "fit.h5")
@@ -134,58 +148,18 @@ def fit(
             shutil.rmtree(folder, ignore_errors=True)
             raise
         return Posterior(folder / "fit.h5", owned_tempdir=folder)
-    path = Path(out)
-    _check_out(path)
-    there = None if force else open_if_same(path, run.screen_hash, run.config)
+    there = None if request.force else open_if_same(request.out, run.screen_hash, run.config)
     if there is not None:
         return there
-    run.write(path)
-    return Posterior(path)
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """Arguments that do not depend on the screen."""
-
-    named_model: bool
-    guide: Guide
-    draws: int
-    seed: int
-    batch: str
-    batch_size: int | None
-    max_steps: int | None
-    quiet: bool
-
-    def check(self) -> None:
-        """Refuse what cannot be meant."""
-        if isinstance(self.guide, str) and self.guide not in GUIDES:
-            raise VihierError(
-                f"guide {self.guide!r}: there is none of that name; choose {' or '.join(GUIDES)}, or give a function"
-            )
-        if not isinstance(self.guide, str) and not callable(self.guide):
-            raise VihierError(f"guide {self.guide!r}: give {' or '.join(GUIDES)}, or a Pyro guide of a batch")
-        if self.batch not in BATCHES:
-            raise VihierError(f"batch {self.batch!r}: not known; choose {' or '.join(BATCHES)}")
-        if self.batch == "rows" and self.guide == "structured":
-            raise VihierError("batch 'rows': the structured guide takes gene blocks; use --batch genes or mean_field")
-        for name, least in (("draws", 1), ("batch_size", 1), ("max_steps", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if value is None and name in ("batch_size", "max_steps"):
-                continue
-            if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) < 2**63:
-                raise VihierError(f"{name} {value!r}: give a whole number, {least} or more")
-
-    @property
-    def guide_name(self) -> str:
-        """Name that the file gives the guide."""
-        return self.guide if isinstance(self.guide, str) else getattr(self.guide, "__name__", type(self.guide).__name__)
+    run.write(request.out)
+    return Posterior(request.out)
 
 
 @dataclass(frozen=True)
 class _Run:
     """Everything settled: what will run, on what, and how it is described."""
 
-    asked: _Asked
+    asked: FitRequest
     program: Program
     screen: Screen
     device: torch.device
@@ -197,17 +171,9 @@ class _Run:
     config: str
 
     @classmethod
-    def of(
-        cls,
-        asked: _Asked,
-        program: Program,
-        screen: Screen,
-        device: torch.device,
-        dtype: str | torch.dtype | None,
-        init: str | os.PathLike[str] | Posterior | None,
-    ) -> _Run:
-        default = torch.float64 if asked.guide == "structured" else torch.float32
-        chosen = resolve_dtype(dtype, default)
+    def of(cls, asked: FitRequest, screen: Screen) -> _Run:
+        program, device = load_program(asked.model, asked.priors), resolve_device(asked.device)
+        chosen = resolve_dtype(asked.dtype, torch.float64 if asked.guide == "structured" else torch.float32)
         with run_on(device, chosen, validate=True):
             # A few genes, and not all of them: mistakes in plates do not show on a whole screen.
             first = GeneBlocks(screen, max(1, min(8, screen.n_genes // 2)), device, chosen)[0]
@@ -215,7 +181,7 @@ class _Run:
             sites = read_sites(program.model, first)
             check_prior_names(program.priors, sites.names)
         _warn_of_small(screen)
-        earlier = None if init is None else EarlierFit(init if isinstance(init, Posterior) else Path(init), screen)
+        earlier = None if asked.init is None else EarlierFit(asked.init, screen)
         size = asked.batch_size
         if size is None and asked.guide != "structured":
             size = min(ROWS_IN_PART, screen.n_rows) if asked.batch == "rows" else genes_in_block(screen)
@@ -225,7 +191,7 @@ class _Run:
     def _settings(self) -> dict[str, Any]:
         asked = self.asked
         settings: dict[str, Any] = {"model": self.program.name}
-        if not asked.named_model:
+        if not isinstance(asked.model, str):
             settings["model_code"] = fingerprint(self.program.model)
         settings["guide"] = asked.guide_name
         if callable(asked.guide):
@@ -263,9 +229,9 @@ class _Run:
                     )
         doubts = fitted.doubts(self.screen.index.genes) if isinstance(fitted, StructuredFit) else None
         if doubts is not None:
-            warnings.warn(doubts, FitWarning, stacklevel=3)
+            warnings.warn(doubts, FitWarning, stacklevel=4)
         if not fitted.converged:
-            warnings.warn(f"the fit did not converge: {fitted.reason}", FitWarning, stacklevel=3)
+            warnings.warn(f"the fit did not converge: {fitted.reason}", FitWarning, stacklevel=4)
 
     def _fit(self, progress: Progress) -> Fitted:
         asked = self.asked
@@ -313,13 +279,6 @@ class _Run:
         )
 
 
-def _check_out(path: Path) -> None:
-    if path.is_dir():
-        raise VihierError(f"{path}: is a directory; name a file")
-    if not path.parent.is_dir():
-        raise VihierError(f"{path}: the directory {path.parent} does not exist; make it first")
-
-
 def _warn_of_small(screen: Screen) -> None:
     for count, what in ((screen.n_genes, "gene"), (screen.n_lines, "cell line")):
         if count == 1:
@@ -327,5 +286,5 @@ def _warn_of_small(screen: Screen) -> None:
                 f"the screen has one {what}: what is learned from the spread between {what}s (hyper-scales) rests on "
                 "the prior",
                 FitWarning,
-                stacklevel=4,
+                stacklevel=5,
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -57,7 +57,7 @@ def load_program(model: str | Callable[[Batch], Any] | Program, priors: Mapping[
     """
     overrides = normalise_priors(priors)
     if isinstance(model, Program):
-        return model
+        return replace(model, model=with_priors(model.model, overrides), priors={**model.priors, **overrides})
     if callable(model):
         return Program(getattr(model, "__name__", type(model).__name__), with_priors(model, overrides), overrides)
     names = model_names()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
@@ -18,6 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from vihier.atomic import partial_beside
 from vihier.errors import VihierError
 from vihier.posterior.layout import FORMAT_VERSION, LIBVER
 from vihier.posterior.stream import UnfailingStream
@@ -37,17 +37,12 @@ class PartialFile:
     Raises
     ------
     VihierError
-        The directory does not exist or cannot be written to, or `path` is a directory.
+        `path` cannot be a file: see `vihier.atomic.check_writable`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if path.is_dir():
-            raise VihierError(f"{path}: is a directory; name a file")
-        if not path.parent.is_dir():
-            raise VihierError(f"{path}: the directory {path.parent} does not exist; make it first")
-        # The name is cut short: with what is added to it, it must stay below the 255 bytes of most file systems.
-        self._partial = path.with_name(f".{path.name[:40]}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+        self._partial = partial_beside(path)
         with self._in_one_line():
             self._stream = UnfailingStream(self._partial)
         try:
