@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from vihier.inference.svi import Outcome
 from vihier.models.batch import Batch
 
 
@@ -39,3 +40,35 @@ class Fitted(Protocol):
 
     def draw_locals(self, batch: Batch, global_draws: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Draw the sites of the batch's genes, given draws of the globals: site -> [n_draws, *its shape there]."""
+
+
+class TrainedBySVI:
+    """What any guide that `run_svi` trained says of its training.
+
+    Attributes
+    ----------
+    outcome
+        What the optimisation says of itself.
+    """
+
+    outcome: Outcome
+
+    @property
+    def history(self) -> Mapping[str, np.ndarray]:
+        """Records of the optimisation."""
+        return self.outcome.history
+
+    @property
+    def converged(self) -> bool:
+        """Whether the stated rule was met."""
+        return self.outcome.converged
+
+    @property
+    def reason(self) -> str:
+        """One sentence about convergence."""
+        return self.outcome.reason
+
+    @property
+    def not_identified(self) -> Mapping[str, str]:
+        """Nothing: only the structured guide looks for what the data do not say."""
+        return {}

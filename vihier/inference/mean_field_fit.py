@@ -12,6 +12,7 @@ from vihier.guides.mean_field import SHARED, MeanField
 from vihier.inference.batches import GeneBlocks, RowParts, genes_in_block
 from vihier.inference.device import generator, run_on, seed_of, seeded
 from vihier.inference.earlier_fit import EarlierFit
+from vihier.inference.fitted import TrainedBySVI
 from vihier.inference.initial_values import InitialValues
 from vihier.inference.optimiser import MeanFieldOptimiser
 from vihier.inference.progress import Progress
@@ -23,7 +24,7 @@ from vihier.screen import Screen
 
 
 @dataclass
-class MeanFieldFit:
+class MeanFieldFit(TrainedBySVI):
     """A fitted mean-field guide; see `vihier.inference.fitted.Fitted`.
 
     Attributes
@@ -42,29 +43,9 @@ class MeanFieldFit:
     _log_q: dict[int, np.ndarray] = field(default_factory=dict)
 
     @property
-    def history(self) -> Mapping[str, np.ndarray]:
-        """Records of the optimisation."""
-        return self.outcome.history
-
-    @property
-    def converged(self) -> bool:
-        """Whether the stated rule was met."""
-        return self.outcome.converged
-
-    @property
-    def reason(self) -> str:
-        """One sentence about convergence."""
-        return self.outcome.reason
-
-    @property
     def sample_stats(self) -> Mapping[str, np.ndarray]:
         """`log_q` of each draw, summed over all blocks drawn."""
         return {"log_q": np.sum(list(self._log_q.values()), axis=0)} if self._log_q else {}
-
-    @property
-    def not_identified(self) -> Mapping[str, str]:
-        """Nothing: an independent guide cannot tell."""
-        return {}
 
     def draw_globals(self, n_draws: int) -> dict[str, torch.Tensor]:
         """Draw the shared sites: site -> [n_draws, *shape]."""

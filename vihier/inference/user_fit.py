@@ -16,6 +16,7 @@ from vihier.inference.batches import GeneBlocks, RowParts
 from vihier.inference.device import run_on, seed_of, seeded
 from vihier.inference.draws import draw_by_draw
 from vihier.inference.earlier_fit import EarlierFit
+from vihier.inference.fitted import TrainedBySVI
 from vihier.inference.optimiser import UserOptimiser
 from vihier.inference.progress import Progress
 from vihier.inference.sites import Sites
@@ -30,7 +31,7 @@ SCHEDULE = Schedule(rates=(0.05, 0.02, 0.006, 0.002), window=200, max_windows=8,
 
 
 @dataclass
-class UserFit:
+class UserFit(TrainedBySVI):
     """A user's guide after training; see `vihier.inference.fitted.Fitted`."""
 
     guide: Callable[[Batch], Any]
@@ -47,28 +48,8 @@ class UserFit:
     _n_draws: int = 0
 
     @property
-    def history(self) -> Mapping[str, np.ndarray]:
-        """Records of the optimisation."""
-        return self.outcome.history
-
-    @property
-    def converged(self) -> bool:
-        """Whether the stated rule was met."""
-        return self.outcome.converged
-
-    @property
-    def reason(self) -> str:
-        """One sentence about convergence."""
-        return self.outcome.reason
-
-    @property
     def sample_stats(self) -> Mapping[str, np.ndarray]:
         """Nothing: the density of a guide is its own affair."""
-        return {}
-
-    @property
-    def not_identified(self) -> Mapping[str, str]:
-        """Nothing is known of that."""
         return {}
 
     def draw_globals(self, n_draws: int) -> dict[str, torch.Tensor]:
