@@ -10,6 +10,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from vihier.commands.fit import fit
+from vihier.commands.import_screen import importing
 from vihier.commands.messages import say
 from vihier.commands.models import models
 from vihier.commands.simulate import simulate
@@ -28,6 +29,7 @@ OVERVIEW = """\
 vihier fits hierarchical Bayesian models to pooled CRISPR screens.
 
   vihier simulate screen.parquet             make a screen to try things on, with its truth
+  vihier import --help                       turn counts or fold changes of other tools into a table
   vihier validate screen.parquet             see what is read of a table, what is dropped and why
   vihier fit screen.parquet --out fit.h5     fit a model and write its posterior
   vihier summary fit.h5 --var effect --out effect.csv
@@ -69,6 +71,7 @@ def overview(
 
 for command in (simulate, validate, fit, summary, models):
     app.command()(command)
+app.add_typer(importing, name="import")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -107,7 +107,7 @@ def open_source(source: str | PathLike[str] | pd.DataFrame) -> Source:
         what = f"source is of type {type(source).__name__}"
         raise fault(what, "not a table", cure="give the path of a CSV, TSV or Parquet file, or a pandas DataFrame")
     path = Path(fspath(source))
-    _refuse_no_file(path)
+    refuse_no_file(path)
     kind = path.suffix.lower()
     if kind in PARQUET:
         return ParquetSource(path)
@@ -120,7 +120,8 @@ def open_source(source: str | PathLike[str] | pd.DataFrame) -> Source:
     return TextSource(path, SEPARATOR_OF[kind], gzipped)
 
 
-def _refuse_no_file(path: Path) -> None:
+def refuse_no_file(path: Path) -> None:
+    """Raise a VihierError where there is no regular file of that name."""
     if path.is_dir():
         raise fault(str(path), "this is a directory", cure="name one file in it")
     if not path.exists():

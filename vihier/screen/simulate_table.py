@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.csv
@@ -46,9 +47,21 @@ class TableWriter:
         One of ``SUFFIXES``.
     schema
         Columns; labels are ``dictionary(int32, string)``.
+    quoted
+        Put labels in quotation marks in text, for labels that hold a delimiter, a quotation mark or a line break.
+    metadata
+        Key-value metadata of a Parquet file; text has no place for it.
     """
 
-    def __init__(self, path: Path, suffix: str, schema: pa.Schema) -> None:
+    def __init__(
+        self,
+        path: Path,
+        suffix: str,
+        schema: pa.Schema,
+        *,
+        quoted: bool = False,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
         self._raw: Any = None
         if suffix == ".parquet":
             labels = [field.name for field in schema if pa.types.is_dictionary(field.type)]
@@ -63,12 +76,14 @@ class TableWriter:
                 # Readers then see text, as in a real screen's table, and not pandas categories.
                 store_schema=False,
             )
+            self._writer.add_key_value_metadata(dict(metadata or {}))
             return
         plain = [pa.field(f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type) for f in schema]
         self._plain = pa.schema(plain)
         delimiter = "\t" if suffix.startswith(".tsv") else ","
-        # No label holds a delimiter or a quote. Arrow would quote the header even so.
-        options = pyarrow.csv.WriteOptions(delimiter=delimiter, quoting_style="none", include_header=False)
+        # Arrow would quote all labels and the header even where none needs it.
+        style: Literal["needed", "none"] = "needed" if quoted else "none"
+        options = pyarrow.csv.WriteOptions(delimiter=delimiter, quoting_style=style, include_header=False)
         self._raw = path.open("wb")
         self._sink = self._raw
         if suffix.endswith(".gz"):

@@ -60,6 +60,8 @@ class TextSource:
         Whether it is compressed.
     """
 
+    longest_line = LONGEST_LINE
+
     def __init__(self, path: Path, separator: str | None, gzipped: bool) -> None:
         self.name = str(path)
         self.path = path
@@ -101,9 +103,9 @@ class TextSource:
         names = [str(place) for place in range(len(self.column_names()))]
         with self._open() as stream:
             table = pyarrow.csv.read_csv(
-                pa.PythonFile(_CheckedStream(stream, self.name), mode="r"),
+                pa.PythonFile(CheckedStream(stream, self.name, self.longest_line), mode="r"),
                 read_options=pyarrow.csv.ReadOptions(
-                    column_names=names, skip_rows=self.header_line, block_size=LONGEST_LINE
+                    column_names=names, skip_rows=self.header_line, block_size=self.longest_line
                 ),
                 parse_options=pyarrow.csv.ParseOptions(delimiter=self.separator),
                 convert_options=pyarrow.csv.ConvertOptions(
@@ -137,7 +139,7 @@ class TextSource:
         detail = one_line(str(error))
         expected = len(self.column_names())
         if "straddl" in detail:
-            return _endless(self.name, None)
+            return _endless(self.name, None, self.longest_line)
         try:
             for line, fields in self._data_records():
                 if len(fields) != expected:
@@ -170,13 +172,13 @@ class TextSource:
             raise fault(self.name, "the name says gzip and the content is not", cure="take .gz off the name")
         try:
             with self._open() as stream:
-                head = stream.read(LONGEST_LINE)
+                head = stream.read(self.longest_line)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise _truncated(self.name) from error
         for start, (what, cure) in MAGIC.items():
             if head.startswith(start):
                 raise fault(self.name, f"this is {what}", cure=cure)
-        _CheckedStream(io.BytesIO(), self.name).check(head)
+        CheckedStream(io.BytesIO(), self.name, self.longest_line).check(head)
         text = head.decode("utf-8", errors="replace")
         letter = text.lstrip("\ufeff \t\r\n")[:1]
         if not letter:
@@ -215,12 +217,13 @@ class TextSource:
             raise fault(self.name, f"line {before + 1}", f"it cannot be parsed ({error})", cure=cure) from error
 
 
-class _CheckedStream:
-    """Bytes on their way to the parser; refuses what is not UTF-8 text in lines."""
+class CheckedStream:
+    """Bytes on their way to the parser; refuses what is not UTF-8 text in lines of at most `longest` bytes."""
 
-    def __init__(self, stream: IO[bytes], name: str) -> None:
+    def __init__(self, stream: IO[bytes], name: str, longest: int) -> None:
         self.stream = stream
         self.name = name
+        self.longest = longest
         self.closed = False
         self.lines_before = 0
         self.decoder = codecs.getincrementaldecoder("utf-8")()
@@ -242,8 +245,8 @@ class _CheckedStream:
             line = self.lines_before + chunk.count(b"\n", 0, nul) + 1
             cure = "save it as UTF-8 text; it may be UTF-16 or a binary file"
             raise fault(self.name, f"line {line}", "a NUL byte", cure=cure)
-        if len(chunk) >= LONGEST_LINE and b"\n" not in chunk and b"\r" not in chunk:
-            raise _endless(self.name, self.lines_before + 1)
+        if len(chunk) >= self.longest and b"\n" not in chunk and b"\r" not in chunk:
+            raise _endless(self.name, self.lines_before + 1, self.longest)
         try:
             self.decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:
@@ -276,7 +279,7 @@ def _truncated(name: str) -> VihierError:
     return fault(name, "the gzip file is truncated or damaged", cure="download or compress it again")
 
 
-def _endless(name: str, line: int | None) -> VihierError:
+def _endless(name: str, line: int | None, longest: int) -> VihierError:
     where = "a line" if line is None else f"line {line}"
-    problem = f"{where} is longer than {LONGEST_LINE:,} bytes"
+    problem = f"{where} is longer than {longest:,} bytes"
     return fault(name, problem, cure="give a long table, one measurement a row, and close every quotation mark")
