@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
+from vihier.errors import VihierError
 from vihier.screen.faults import fault, one_line, shown
 from vihier.screen.values import label_of
 
@@ -70,7 +71,7 @@ class ParquetSource:
         try:
             self.schema = pq.read_schema(path)
         except (pa.ArrowException, OSError) as error:
-            raise _unreadable(self.name, error) from error
+            raise unreadable(self.name, error) from error
 
     def column_names(self) -> list[str]:
         """Return the names in the file's order."""
@@ -84,7 +85,7 @@ class ParquetSource:
         try:
             table = pq.ParquetFile(self.path, read_dictionary=text).read(columns=names)
         except (pa.ArrowException, OSError) as error:
-            raise _unreadable(self.name, error) from error
+            raise unreadable(self.name, error) from error
         return {place: table.column(name) for place, name in zip(places, names, strict=True)}
 
     def row_name(self, row: int) -> str:
@@ -92,7 +93,8 @@ class ParquetSource:
         return f"row {row} (counted from 0)"
 
 
-def _unreadable(name: str, error: Exception) -> Exception:
+def unreadable(name: str, error: Exception) -> VihierError:
+    """Return the error for a Parquet file that Arrow refuses."""
     detail = one_line(str(error))[:120]
     return fault(name, f"not a readable Parquet file ({detail})", cure="write or download it again")
 

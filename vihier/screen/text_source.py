@@ -14,7 +14,7 @@ import itertools
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -100,39 +100,40 @@ class TextSource:
         return f"line {line}"
 
     def _parse(self, places: Sequence[int], numeric: Collection[int]) -> dict[int, pa.ChunkedArray]:
-        names = [str(place) for place in range(len(self.column_names()))]
         with self._open() as stream:
-            table = pyarrow.csv.read_csv(
-                pa.PythonFile(CheckedStream(stream, self.name, self.longest_line), mode="r"),
-                read_options=pyarrow.csv.ReadOptions(
-                    column_names=names, skip_rows=self.header_line, block_size=self.longest_line
-                ),
-                parse_options=pyarrow.csv.ParseOptions(delimiter=self.separator),
-                convert_options=pyarrow.csv.ConvertOptions(
-                    column_types={name: pa.float64() if int(name) in numeric else LABELS for name in names},
-                    null_values=list(MISSING),
-                    strings_can_be_null=False,
-                ),
-            )
-        # Every column is looked at: a quotation mark in a column that is not wanted swallows rows just as well.
-        for place, column in enumerate(table.columns):
-            if pa.types.is_dictionary(column.type):
-                self._refuse_line_breaks(column, place)
+            checked = pa.PythonFile(CheckedStream(stream, self.name, self.longest_line), mode="r")
+            table = pyarrow.csv.read_csv(checked, **self._parsing(numeric))
+        self._refuse_line_breaks(table)
         return {place: table.column(place) for place in places}
 
-    def _refuse_line_breaks(self, column: pa.ChunkedArray, place: int) -> None:
-        # An unclosed quotation mark swallows the lines up to the next one, and the rows are lost without a word.
-        column = column.unify_dictionaries()
-        if not column.num_chunks or not pc.any(pc.match_substring(column.chunk(0).dictionary, "\n")).as_py():
-            return
-        broken = pc.index(pc.match_substring(column.cast(pa.string()), "\n"), True).as_py()
-        name = self.column_names()[place]
-        raise fault(
-            self.name,
-            f"column {shown(name)}, {self.row_name(broken)}",
-            "a value runs over several lines",
-            cure="close the quotation mark that opens there",
-        )
+    def _parsing(self, numeric: Collection[int]) -> dict[str, Any]:
+        """Return the options of pyarrow's reader; columns are named by their place."""
+        names = [str(place) for place in range(len(self.column_names()))]
+        return {
+            "read_options": pyarrow.csv.ReadOptions(
+                column_names=names, skip_rows=self.header_line, block_size=self.longest_line
+            ),
+            "parse_options": pyarrow.csv.ParseOptions(delimiter=self.separator),
+            "convert_options": pyarrow.csv.ConvertOptions(
+                column_types={name: pa.float64() if int(name) in numeric else LABELS for name in names},
+                null_values=list(MISSING),
+                strings_can_be_null=False,
+            ),
+        }
+
+    def _refuse_line_breaks(self, table: pa.Table, first_row: int = 0) -> None:
+        # An unclosed quotation mark swallows the lines up to the next one, and the rows are lost without a word. Every
+        # column is looked at: one in a column that is not wanted swallows rows just as well.
+        for place, column in enumerate(table.columns):
+            if not pa.types.is_dictionary(column.type) or not column.num_chunks:
+                continue
+            column = column.unify_dictionaries()
+            if not pc.any(pc.match_substring(column.chunk(0).dictionary, "\n")).as_py():
+                continue
+            broken = first_row + pc.index(pc.match_substring(column.cast(pa.string()), "\n"), True).as_py()
+            where = f"column {shown(self.column_names()[place])}, {self.row_name(broken)}"
+            cure = "close the quotation mark that opens there"
+            raise fault(self.name, where, "a value runs over several lines", cure=cure)
 
     def _located(self, error: pa.ArrowInvalid) -> VihierError:
         """Return the error to raise for what pyarrow refused, with the line it is on."""

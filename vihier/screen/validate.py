@@ -18,6 +18,7 @@ from vihier.screen.screen import Screen, ScreenIndex
 from vihier.screen.values import Column, Labels, carried, flags, kind_name, labels, numbers
 
 LARGEST_LFC = 20.0
+TWO_GENES = "sgRNA with two genes"
 EMPTY_COLUMN = "column {!r} is empty and was taken as absent"
 OPTIONAL_KEYS = ("lineage", "replicate_id", "screen")
 KEYS = ("sgrna", "hugo_symbol", "depmap_id", *OPTIONAL_KEYS)
@@ -221,7 +222,7 @@ def nested_genes(
     two_genes = np.zeros(len(sgrna.labels), dtype=bool)
     two_genes[sgrna.codes[disagree]] = True
     kept = ~two_genes[sgrna.codes]
-    findings.dropped["sgRNA with two genes"] = int((~kept).sum())
+    findings.dropped[TWO_GENES] = int((~kept).sum())
     findings.warnings.append(f"{counted(int(two_genes.sum()), 'sgRNA')} with two genes dropped")
     if not kept.any():
         raise column.fault("every sgRNA has two genes, so no row is left", cure="look at the table's sgRNA-gene map")

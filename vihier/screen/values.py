@@ -34,6 +34,8 @@ MISSING = (
 )
 TRUE = frozenset({"true", "t", "yes", "1", "1.0"})
 FALSE = frozenset({"false", "f", "no", "0", "0.0"})
+# True and false, in any of their spellings and of cases letter by letter, are some eighty words.
+MOST_SPELLINGS = 1000
 WHOLE = r"^([+-]?\d+)\.0+$"
 NUMBER = r"(?i)^[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf|infinity)$"
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
@@ -229,12 +231,10 @@ def carried(column: Column) -> np.ndarray | Labels | None:
     """
     kind = column.data.type
     if is_text(column.data):
-        _, values = encode(column)
-        text = pc.utf8_trim_whitespace(values.cast(pa.string()))
-        if _is_number_or_missing(text).all():
+        all_numbers, all_flags = what_text_holds(column)
+        if all_numbers:
             return numbers(column)
-        words = {word for word in text.to_pylist() if word is not None and word not in MISSING}
-        return flags(column) if all(word.casefold() in TRUE | FALSE for word in words) else labels(column)
+        return flags(column) if all_flags else labels(column)
     if pt.is_boolean(kind):
         return flags(column)
     if pt.is_null(kind) or pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind):
@@ -242,6 +242,17 @@ def carried(column: Column) -> np.ndarray | Labels | None:
     if pt.is_temporal(kind) or pt.is_dictionary(kind):
         return labels(column)
     return None
+
+
+def what_text_holds(column: Column) -> tuple[bool, bool]:
+    """Whether all values of a text column that are there are numbers, and whether all are words for true or false."""
+    _, values = encode(column)
+    text = pc.utf8_trim_whitespace(values.cast(pa.string())).unique()
+    all_numbers = bool(_is_number_or_missing(text).all())
+    if len(text) > MOST_SPELLINGS:
+        return all_numbers, False
+    words = {word for word in text.to_pylist() if word is not None and word not in MISSING}
+    return all_numbers, all(word.casefold() in TRUE | FALSE for word in words)
 
 
 def first_row(codes: np.ndarray, of_value: np.ndarray) -> int:
