@@ -103,7 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except _USAGE_ERROR as error:
             context = getattr(error, "ctx", None)
             path = context.command_path if context is not None else "vihier"
-            return _refuse(f"{error.format_message()} (see {path} --help)")
+            said = error.format_message().replace(": Value error, ", ": ")
+            return _refuse(f"{said} (see {path} --help)")
         except OSError as error:
             return _refuse(_describe_os_error(error))
         except (KeyboardInterrupt, typer.Abort):

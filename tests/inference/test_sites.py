@@ -148,6 +148,16 @@ def test_a_program_that_observes_or_samples_nothing_is_refused() -> None:
         read(nothing_sampled)
 
 
+def test_a_parameter_without_a_prior_is_refused() -> None:
+    def point_estimate(batch: Batch) -> None:
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        with batch.local():
+            rows(batch, mu + pyro.param("shift", torch.zeros(())))
+
+    with pytest.raises(VihierError, match=r"'shift': a pyro\.param"):
+        read(point_estimate)
+
+
 def test_columns_that_a_program_reads() -> None:
     screen = ragged_screen()
     frame = screen.to_frame().assign(copy_number=1.0)

@@ -87,7 +87,10 @@ def fit(
     table = part.cut(read(screen, column, single_lineage, on_conflict))
     # Said below of every fit that did not converge, also of one that was there already.
     warnings.filterwarnings("ignore", message="the fit did not converge", category=FitWarning)
+    is_there = out.exists() and not force
     posterior = fit_as_asked(table, request)
+    if is_there and not quiet:
+        say(f"{out}: is there already and the same fit: opened, not repeated")
     _tell(table.report, quiet)
     _conclude(posterior, strict)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyro
 import torch
 
 from vihier.inference.batches import GeneBlocks
-from vihier.inference.fitted import Fitted
+from vihier.inference.fitted import Fitted, TrainedBySVI
 from vihier.inference.progress import Progress
 from vihier.inference.sites import Sites
 from vihier.inference.variables import (
@@ -87,6 +87,36 @@ def computed(program: Program, batch: Batch, names: Sequence[str], draws: Draws)
     return dict(over_draws(of_one, draws)) if names or program.derived is not None else {}
 
 
+def log_joint(program: Program, batch: Batch, names: Sequence[str], draws: Draws) -> np.ndarray:
+    """Return the log density of some sites at each draw, unscaled, float64 [n].
+
+    Parameters
+    ----------
+    program
+        The program.
+    batch
+        The genes that the draws of local sites are of; the rows are its own.
+    names
+        Sites whose log densities are summed, observed ones too.
+    draws
+        Every latent site: [n, *shape in the batch].
+    """
+    unscaled = replace(batch, local_scale=1.0, row_scale=1.0)
+
+    def of_one(draw: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        trace = pyro.poutine.trace(pyro.condition(program.model, data=draw)).get_trace(unscaled)
+        trace.compute_log_prob(lambda name, site: name in names)
+        return {"": torch.stack([trace.nodes[name]["log_prob"].sum(dtype=torch.float64) for name in names]).sum()}
+
+    n_draws = len(next(iter(draws.values())))
+    at_once = max(1, ELEMENTS_AT_ONCE // len(batch.gene))
+    parts = [
+        over_draws(of_one, {name: values[start : start + at_once] for name, values in draws.items()})[""]
+        for start in range(0, n_draws, at_once)
+    ]
+    return torch.cat(parts).cpu().numpy()
+
+
 @dataclass(frozen=True)
 class DrawPlan:
     """What is drawn and written.
@@ -126,7 +156,7 @@ def genes_at_once(screen: Screen, n_draws: int) -> int:
 
 def write_draws(
     writer: PosteriorWriter, plan: DrawPlan, fitted: Fitted, blocks: GeneBlocks, n_draws: int, progress: Progress
-) -> None:
+) -> dict[str, np.ndarray]:
     """Draw from a fitted guide and write every variable.
 
     Parameters
@@ -143,15 +173,24 @@ def write_draws(
         Draws.
     progress
         Is told of each block.
+
+    Returns
+    -------
+    dict
+        `log_p`, the log joint density of each draw, where the guide does not know it itself.
     """
     for variable in plan.variables:
         writer.add(variable.name, variable.dims)
     deterministic = [site.name for site in plan.sites.deterministic]
+    names = {True: plan.sites.names, False: [site.name for site in plan.sites.local]}
+    log_p = np.zeros(n_draws)
     progress.start("drawing", len(blocks))
     with torch.no_grad():
         shared = fitted.draw_globals(n_draws)
         for number, batch in enumerate(blocks):
             draws = {**shared, **fitted.draw_locals(batch, shared)}
+            if isinstance(fitted, TrainedBySVI):
+                log_p += log_joint(plan.program, batch, [*names[number == 0], *plan.sites.observed], draws)
             values = {**draws, **computed(plan.program, batch, deterministic, draws)}
             if plan.effect is not None:
                 values |= plan.effect.values(values["effect"])
@@ -159,15 +198,18 @@ def write_draws(
                 if variable.is_local or number == 0:
                     writer.write(variable.name, variable.to_file(values[variable.name]), at=variable.positions(batch))
             progress.update(number + 1)
+    return {"log_p": log_p} if isinstance(fitted, TrainedBySVI) else {}
 
 
-def write_groups(writer: PosteriorWriter, screen: Screen, fitted: Fitted) -> None:
-    """Write how the fit went, statistics of its draws, and the nested maps of the screen."""
+def write_groups(
+    writer: PosteriorWriter, screen: Screen, fitted: Fitted, sample_stats: Mapping[str, np.ndarray]
+) -> None:
+    """Write how the fit went, statistics of its draws (those given, and the guide's own), and the screen's maps."""
     history = dict(fitted.history)
     length = len(history["step"]) if "step" in history else -1
     dims = {name: ("record",) if len(values) == length else ("window",) for name, values in history.items()}
     writer.write_group("vi_history", history, dims)
-    stats = {name: np.asarray(values) for name, values in fitted.sample_stats.items()}
+    stats = {name: np.asarray(values) for name, values in {**sample_stats, **fitted.sample_stats}.items()}
     if stats:
         writer.write_group("sample_stats", stats, dict.fromkeys(stats, ("chain", "draw")))
     diagnostics = getattr(fitted, "diagnostics", {})

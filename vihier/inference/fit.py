@@ -221,8 +221,8 @@ class _Run:
                     "reason": fitted.reason,
                 }
                 with PosteriorWriter(path, labels=plan.labels, n_draws=asked.draws, attrs=attrs) as writer:
-                    write_draws(writer, plan, fitted, blocks, asked.draws, progress)
-                    write_groups(writer, self.screen, fitted)
+                    stats = write_draws(writer, plan, fitted, blocks, asked.draws, progress)
+                    write_groups(writer, self.screen, fitted, stats)
                     writer.finish(
                         converged=fitted.converged,
                         not_identified={**program.not_identified, **fitted.not_identified},

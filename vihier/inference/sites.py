@@ -123,13 +123,15 @@ def read_sites(model: Callable[[Batch], Any], batch: Batch) -> Sites:
     VihierError
         Naming the site, where the program does not keep to what `Batch` asks for: nothing observed, a site of a
         gene or sgRNA outside `batch.local()`, a shared one inside it, a plate of a length that is not the batch's, a
-        discrete site, a latent site in each row.
+        discrete site, a latent site in each row, a `pyro.param`.
     """
     trace = trace_program(model, replace(batch, local_scale=_LOCAL_MARK, row_scale=_ROW_MARK))
     latent: list[Site] = []
     deterministic: list[Site] = []
     observed: list[str] = []
     for name, node in trace.nodes.items():
+        if node["type"] == "param":
+            raise VihierError(f"site {name!r}: a pyro.param, which has no posterior; give it a prior with pyro.sample")
         if node["type"] != "sample" or isinstance(node["fn"], _Subsample):
             continue
         if (node["infer"] or {}).get("_deterministic"):
