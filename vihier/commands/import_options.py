@@ -85,6 +85,8 @@ CopyNumber = Annotated[
         rich_help_panel=_MAPS,
     ),
 ]
+Layer = Annotated[str | None, typer.Option(metavar="NAME", help="The layer that has the values, in place of X.")]
+Counts = Annotated[bool, typer.Option("--counts", help="The values are counts.")]
 PassingOnly = Annotated[
     bool,
     typer.Option("--passing-only", help="Leave out replicates whose PassesQC is false.", rich_help_panel=_MAPS),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +31,7 @@ def overview(context: typer.Context) -> None:
     vihier import mageck counts.txt --samples samples.csv --out screen.parquet
     vihier import depmap AvanaLogfoldChange.csv --out screen.parquet
     vihier import bagel HCT116.foldchange --line HCT116 --out screen.csv
+    vihier import h5ad screen.h5ad --out screen.parquet
     """
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
@@ -201,6 +203,49 @@ def bagel(
     )
 
 
+@importing.command()
+def h5ad(
+    data: Annotated[Path, typer.Argument(metavar="FILE", help="AnnData file: obs are replicates, var are sgRNAs.")],
+    out: options.Out,
+    layer: options.Layer = None,
+    counts: options.Counts = False,
+    line_map: options.LineMap = None,
+    copy_number: options.CopyNumber = None,
+    rpm: options.ReadsPerMillion = True,
+    pseudocount: options.Pseudocount = 1.0,
+    plasmid: options.Plasmid = True,
+    min_plasmid: options.MinPlasmid = 0.0,
+    centre: options.Centre = "none",
+    nonessential: options.Nonessential = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """AnnData: log2 fold changes, or counts with --counts.
+
+    obs needs depmap_id, and with --counts role (initial or final); var needs hugo_symbol. Needs the extra anndata.
+
+    [b]Examples[/b]
+
+    vihier import h5ad screen.h5ad --out screen.parquet
+    vihier import h5ad counts.h5ad --counts --layer raw --out screen.parquet
+    """
+    centred = options.centring(centre, nonessential)
+    of_counts = options.normalisation(rpm, pseudocount, plasmid, min_plasmid, centred)
+    from vihier.screen.importing import import_h5ad
+
+    _import(
+        lambda table: import_h5ad(
+            data,
+            table,
+            how=of_counts if counts else centred,
+            layer=layer,
+            line_map=line_map,
+            copy_number=copy_number,
+        ),
+        out,
+        as_json,
+    )
+
+
 def _files(
     matrices: list[Path], sequence_maps: list[Path] | None, guide_maps: list[Path] | None, screens: list[str] | None
 ) -> MappedFiles:
@@ -210,8 +255,23 @@ def _files(
 
 
 def _import(read: Callable[[Path], ImportReport], out: Path, as_json: bool) -> None:
-    report = read(out)
+    report = _read_to_h5ad(read, out) if out.suffix == ".h5ad" else read(out)
     if as_json:
         typer.echo(json.dumps(asdict(report), indent=2, ensure_ascii=False))
         return
-    typer.echo("\n".join([*report.lines(), f"next: vihier validate {out}"]))
+    after = f"vihier validate {out}" if out.suffix != ".h5ad" else f"vihier import h5ad {out} --out screen.parquet"
+    typer.echo("\n".join([*report.lines(), f"next: {after}"]))
+
+
+def _read_to_h5ad(read: Callable[[Path], ImportReport], out: Path) -> ImportReport:
+    """Import to a table, and turn it into an AnnData file, which is written whole and not row by row."""
+    from vihier.screen.importing.h5ad import require_anndata, write_h5ad
+    from vihier.screen.importing.long_table import check_out
+    from vihier.screen.read import read_screen
+
+    require_anndata()
+    with tempfile.TemporaryDirectory(prefix=".vihier-import-", dir=check_out(out.with_suffix(".parquet"))) as folder:
+        table = Path(folder) / "screen.parquet"
+        report = read(table)
+        write_h5ad(read_screen(table), out)
+    return replace(report, out=str(out))

@@ -40,6 +40,8 @@ class Hdf5Matrix:
             if self.data.ndim != 2 or self.data.dtype.kind not in "iuf":
                 problem = f"'data' is of shape {self.data.shape} and type {self.data.dtype}, not a matrix of numbers"
                 raise fault(self.name, problem, cure=CURE)
+            if not self.data.size:
+                raise fault(self.name, f"'data' is empty, of shape {self.data.shape}", cure=CURE)
             self.rows, self.columns = self._labels("dim_0", 0), self._labels("dim_1", 1)
         except BaseException:
             self.close()

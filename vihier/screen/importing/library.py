@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -32,6 +32,8 @@ class Library:
         Its label in the column ``screen``; None for a table without that column.
     files
         What was read, for the report.
+    layers
+        Further values of the long table, each like the matrix.
     """
 
     matrix: Matrix
@@ -39,6 +41,7 @@ class Library:
     sgrnas: Sgrnas
     screen: str | None
     files: tuple[str, ...]
+    layers: Mapping[str, Spool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -135,6 +135,7 @@ class _Rows:
             self.cells["counts_initial"] = pa.float64()
         if copy_number is not None:
             self.cells["copy_number"] = pa.float64()
+        self.cells |= dict.fromkeys(library.layers, pa.float64())
 
     def kinds(self) -> dict[str, pa.DataType]:
         """Return the columns and whether they hold labels or numbers."""
@@ -162,10 +163,16 @@ class _Rows:
         account.seen["line"].update(self.line[written])
         account.n_replicates += int(written.sum())
 
-    def _values(self, positions: np.ndarray, cells: Cells) -> dict[str, np.ndarray | None]:
-        values = {"lfc": cells.lfc, "counts_final": cells.counts_final, "counts_initial": cells.counts_initial}
+    def _values(self, positions: np.ndarray, cells: Cells) -> dict[str, np.ndarray]:
+        library, final = self.measured.library, self.measured.final
+        values = {name: spool.rows(positions)[:, final] for name, spool in library.layers.items()}
+        values["lfc"] = cells.lfc
+        if cells.counts_final is not None:
+            values["counts_final"] = cells.counts_final
+        if cells.counts_initial is not None:
+            values["counts_initial"] = cells.counts_initial
         if self.copy_number is not None:
-            values["copy_number"] = self.copy_number.at(self.measured.library.sgrnas.genes[positions], self.line)
+            values["copy_number"] = self.copy_number.at(library.sgrnas.genes[positions], self.line)
         return values
 
     def _column(
@@ -174,13 +181,12 @@ class _Rows:
         positions: np.ndarray,
         i: np.ndarray,
         j: np.ndarray,
-        values: dict[str, np.ndarray | None],
+        values: dict[str, np.ndarray],
         coded: dict[str, tuple[np.ndarray, np.ndarray]],
     ) -> pa.Array:
         name = column.name
-        cell = values.get(name)
-        if cell is not None:
-            return pa.array(cell[i, j], from_pandas=True)
+        if name in values:
+            return pa.array(values[name][i, j], from_pandas=True)
         if name in coded:
             codes, labels = coded[name]
             return _labels(codes[j], labels)
@@ -235,9 +241,9 @@ def _report(libraries: Sequence[Library], out: Path, what: str, account: Account
     left_out: dict[str, int] = {}
     for library in libraries:
         for reason, count in library.sgrnas.left_out.items():
-            left_out[f"sgRNAs: {reason}"] = left_out.get(f"sgRNAs: {reason}", 0) + count
-    left_out["values: missing"] = account.n_missing
-    left_out["values: too few reads in the plasmid pool"] = account.n_low
+            left_out[reason] = left_out.get(reason, 0) + count
+    left_out["missing values"] = account.n_missing
+    left_out["values with too few reads in the plasmid pool"] = account.n_low
     return ImportReport(
         out=str(out),
         files=tuple(", ".join(library.files) for library in libraries),

@@ -16,7 +16,8 @@ from vihier.errors import VihierError
 from vihier.screen.columns import STRAY
 from vihier.screen.faults import fault, nearest, no_rows, shown
 from vihier.screen.importing.symbols import symbol_of
-from vihier.screen.read import open_source
+from vihier.screen.read import open_source, refuse_no_file
+from vihier.screen.sources import Source
 from vihier.screen.values import Column, Labels, carried, flags, labels, numbers
 
 Names = Mapping[str, tuple[str, ...]]
@@ -88,12 +89,20 @@ class MapTable:
 
 
 def read_map(path: Path, names: Names, required: Collection[str]) -> MapTable:
-    """Read a small table.
+    """Read a small table: CSV, TSV (also gzipped) or Parquet; see ``map_of``."""
+    try:
+        return map_of(open_source(path), names, required)
+    except OSError as error:
+        raise fault(str(path), f"cannot be read ({error.strerror or error})", cure="check the file") from error
+
+
+def map_of(table: Source, names: Names, required: Collection[str]) -> MapTable:
+    """Find the columns of a small table that are asked for.
 
     Parameters
     ----------
-    path
-        CSV, TSV (also gzipped) or Parquet.
+    table
+        A file or a frame.
     names
         Our name to the names it may have in the table, the first that is there is taken.
     required
@@ -104,24 +113,20 @@ def read_map(path: Path, names: Names, required: Collection[str]) -> MapTable:
     VihierError
         Not a table, or a required column that is missing.
     """
-    try:
-        table = open_source(path)
-        header = [name.strip().lstrip("\ufeff") for name in table.column_names()]
-        place_of: dict[str, int] = {}
-        for place, name in enumerate(header):
-            if not STRAY.fullmatch(name) and place_of.setdefault(_plain(name), place) != place:
-                where = f"columns {shown(header[place_of[_plain(name)]])} and {shown(name)}"
-                raise fault(table.name, where, "have the same name", cure="rename or remove one")
-        chosen: dict[str, int] = {}
-        for ours, theirs in names.items():
-            place_found = next((place_of[_plain(name)] for name in theirs if _plain(name) in place_of), None)
-            if place_found is not None:
-                chosen[ours] = place_found
-            elif ours in required:
-                raise _missing_column(table.name, theirs, header)
-        data = table.read(list(place_of.values()), ())
-    except OSError as error:
-        raise fault(str(path), f"cannot be read ({error.strerror or error})", cure="check the file") from error
+    header = [name.strip().lstrip("\ufeff") for name in table.column_names()]
+    place_of: dict[str, int] = {}
+    for place, name in enumerate(header):
+        if not STRAY.fullmatch(name) and place_of.setdefault(_plain(name), place) != place:
+            where = f"columns {shown(header[place_of[_plain(name)]])} and {shown(name)}"
+            raise fault(table.name, where, "have the same name", cure="rename or remove one")
+    chosen: dict[str, int] = {}
+    for ours, theirs in names.items():
+        found = next((place_of[_plain(name)] for name in theirs if _plain(name) in place_of), None)
+        if found is not None:
+            chosen[ours] = found
+        elif ours in required:
+            raise _missing_column(table.name, theirs, header)
+    data = table.read(list(place_of.values()), ())
     n_rows = len(next(iter(data.values())))
     if not n_rows:
         raise no_rows(table.name)
@@ -222,6 +227,7 @@ def find_beside(path: Path, kinds: Sequence[str], option: str) -> Path:
     VihierError
         There is none.
     """
+    refuse_no_file(path)
     names = [kind.format(library_of(path)) for kind in kinds]
     for name in names:
         if (path.parent / name).is_file():

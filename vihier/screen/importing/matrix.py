@@ -99,14 +99,14 @@ def _from_text(
             if (block.labels[0] == None).any():  # noqa: E711 - element by element
                 row = block.first_row + int(np.argmax(block.labels[0] == None))  # noqa: E711
                 raise fault(table.name, table.row_name(row), "the label is missing", cure="fill it in")
-            _check(table.name, block.values, block.labels[0], columns, quantity)
+            check_values(table.name, block.values, block.labels[0], columns, quantity)
             spool.append(block.values)
             for parts, part in zip(read, block.labels, strict=True):
                 parts.append(part)
         rows = np.concatenate(read[0])
         if with_genes:
             return Matrix(table.name, rows, columns, spool, np.concatenate(read[1]))
-        _refuse_repeats(table.name, rows)
+        refuse_repeats(table.name, rows)
         if samples is None or _samples_are_columns(table.name, rows, columns, samples):
             return Matrix(table.name, rows, columns, spool)
         return Matrix(table.name, columns, rows, spool.transposed())
@@ -119,14 +119,14 @@ def _from_hdf5(path: Path, folder: Path, quantity: Quantity, samples: Collection
     table = Hdf5Matrix(path)
     try:
         for labels in (table.rows, table.columns):
-            _refuse_repeats(table.name, labels)
+            refuse_repeats(table.name, labels)
         upright = samples is None or _samples_are_columns(table.name, table.rows, table.columns, samples)
         entities, names = (table.rows, table.columns) if upright else (table.columns, table.rows)
         spool = Spool(folder, len(names))
         try:
             for start, read in table.row_blocks() if upright else table.column_blocks():
                 block = read if upright else read.T
-                _check(table.name, block, entities[start : start + len(block)], names, quantity)
+                check_values(table.name, block, entities[start : start + len(block)], names, quantity)
                 spool.append(block)
         except BaseException:
             spool.close()
@@ -136,7 +136,8 @@ def _from_hdf5(path: Path, folder: Path, quantity: Quantity, samples: Collection
         table.close()
 
 
-def _check(source: str, values: np.ndarray, rows: np.ndarray, columns: np.ndarray, quantity: Quantity) -> None:
+def check_values(source: str, values: np.ndarray, rows: np.ndarray, columns: np.ndarray, quantity: Quantity) -> None:
+    """Raise for the first value [rows, columns] that is infinite, or negative where it is a count."""
     wrong = np.isinf(values)
     if quantity == "count":
         wrong |= values < 0
@@ -152,7 +153,8 @@ def _check(source: str, values: np.ndarray, rows: np.ndarray, columns: np.ndarra
     raise fault(source, where, problem, cure=cure)
 
 
-def _refuse_repeats(source: str, labels: np.ndarray) -> None:
+def refuse_repeats(source: str, labels: np.ndarray) -> None:
+    """Raise for the first label that is there twice."""
     if len(set(labels)) == len(labels):
         return
     seen: dict[str, int] = {}

@@ -29,12 +29,13 @@ class ImportReport:
 
     Examples
     --------
-    >>> report = ImportReport("screen.csv", ("counts.csv",), "log2(reads + 1)", 8, 2, 4, 1, 2, {"sgRNAs, no gene": 1})
+    >>> left_out = {"sgRNAs without a gene": 1}
+    >>> report = ImportReport("screen.csv", ("counts.csv",), "log2(reads + 1)", 8, 2, 4, 1, 2, left_out)
     >>> print(report)
     screen.csv: 8 rows, 2 genes, 4 sgRNAs, 1 line, 2 replicates
     read: counts.csv
     lfc: log2(reads + 1)
-    left out: 1 sgRNAs, no gene
+    left out: 1 sgRNAs without a gene
     """
 
     out: str

@@ -11,7 +11,6 @@ from vihier.screen.faults import fault, shown
 from vihier.screen.importing.maps import MapTable
 from vihier.screen.importing.matrix import Matrix
 from vihier.screen.importing.symbols import NO_GENE
-from vihier.screen.report import counted
 
 OnConflict = Literal["error", "drop"]
 DROP = "correct it, or drop such sgRNAs with on_conflict='drop' (--on-conflict drop)"
@@ -84,10 +83,10 @@ def from_guide_map(table: MapTable, matrix: Matrix, *, all_sgrnas: bool, on_conf
         raise fault(table.source, problem, cure="give the guide map of the same library")
     found = np.append(genes, np.array([None], dtype=object))[row_of]
     reasons = {
-        "not in the guide map": (row_of < 0) & ~unused,
-        "not used, by the guide map's UsedByChronos": (row_of < 0) & unused,
-        "two genes in the guide map": conflict,
-        "no gene in the guide map": (row_of >= 0) & _no_gene(found) & ~conflict,
+        "sgRNAs not in the guide map": (row_of < 0) & ~unused,
+        "sgRNAs not used, by the guide map's UsedByChronos": (row_of < 0) & unused,
+        "sgRNAs with two genes": conflict,
+        "sgRNAs without a gene": (row_of >= 0) & _no_gene(found) & ~conflict,
     }
     columns: dict[str, np.ndarray] = {}
     if "genome_alignment" in table.columns:
@@ -120,7 +119,12 @@ def from_second_column(matrix: Matrix, *, on_conflict: OnConflict) -> Sgrnas:
             problem = f"sgRNA {shown(sgrna)} is there twice, as rows {before + 1} and {row + 1}{what}"
             raise fault(matrix.source, problem, cure="give every sgRNA one row" if same else DROP)
         conflict[[before, row]] = True
-    return _without(matrix.source, genes, {"two genes": conflict, "no gene": _no_gene(genes) & ~conflict}, {})
+    return _without(
+        matrix.source,
+        genes,
+        {"sgRNAs with two genes": conflict, "sgRNAs without a gene": _no_gene(genes) & ~conflict},
+        {},
+    )
 
 
 def _no_gene(genes: np.ndarray) -> np.ndarray:
@@ -133,6 +137,6 @@ def _without(source: str, genes: np.ndarray, reasons: dict[str, np.ndarray], col
         genes[marked] = None
     left_out = {reason: int(marked.sum()) for reason, marked in reasons.items() if marked.any()}
     if all(gene is None for gene in genes):
-        why = ", ".join(f"{counted(count, 'sgRNA')}: {reason}" for reason, count in left_out.items())
+        why = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
         raise fault(source, f"no sgRNA is left ({why})", cure="give a table that names their genes")
     return Sgrnas(genes, columns, left_out)

@@ -62,7 +62,7 @@ class WideText(TextSource):
                 raise fault(self.name, f"column {place} has no name", cure="name the sample, or take the column out")
             if name in seen:
                 where = f"column {shown(name)} is there twice, as columns {seen[name]} and {place}"
-                raise fault(self.name, where, cure="every sample needs a name of its own: rename or remove one")
+                raise fault(self.name, where, cure="every column needs a name of its own: rename or remove one")
             seen[name] = place
 
     def blocks(self) -> Iterator[Block]:
