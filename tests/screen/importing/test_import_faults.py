@@ -120,6 +120,13 @@ SPOILT: dict[str, tuple[list[str], str, str, str, list[str]]] = {
         ["'HEL' has 'skin' here"],
     ),
     "sheet column of the screen's own": (MAGECK, "mageck/samples.csv", "note", "lfc", ["column 'lfc'", "rename"]),
+    "sheet column with a comma": (
+        MAGECK,
+        "mageck/samples.csv",
+        "note",
+        '"a,b"',
+        ["column 'a,b' would break the header"],
+    ),
     "sgRNA in two rows": (
         MAGECK,
         "mageck/counts.txt",

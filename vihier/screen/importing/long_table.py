@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from vihier.atomic import renamed_when_whole
 from vihier.errors import VihierError
-from vihier.screen.faults import fault
+from vihier.screen.faults import fault, shown
 from vihier.screen.importing.copy_number import CopyNumber
 from vihier.screen.importing.library import Cells, Library, Measured
 from vihier.screen.importing.maps import read_lineages
@@ -97,6 +97,7 @@ def write_long(
     measured = [Measured(*each, how) for each in zip(libraries, np.split(found, ends[:-1]), strict=True)]
     rows = [_Rows(each, lineages, numbers) for each in measured]
     schema = _schema(rows)
+    _refuse_odd_names(libraries[0].samples.source, schema)
     account = Account()
     metadata = {METADATA: json.dumps({"lfc": what, "files": [library.files for library in libraries]})}
     with (
@@ -213,6 +214,13 @@ def _schema(rows: Sequence[_Rows]) -> pa.Schema:
         kinds |= each.kinds()
     known = [name for name in (*FIRST, *LAST) if name in kinds]
     return pa.schema([(name, kinds[name]) for name in (*known, *(name for name in kinds if name not in known))])
+
+
+def _refuse_odd_names(source: str, schema: pa.Schema) -> None:
+    for name in schema.names:
+        if SPECIAL & set(name):
+            problem = f"column {shown(name)} would break the header of a text table"
+            raise fault(source, problem, cure="take commas, tabs and quotation marks out of its name")
 
 
 def _need_quotes(rows: Sequence[_Rows]) -> bool:
