@@ -13,6 +13,7 @@ from vihier.commands.fit import fit
 from vihier.commands.import_screen import importing
 from vihier.commands.messages import say
 from vihier.commands.models import models
+from vihier.commands.pack import pack
 from vihier.commands.simulate import simulate
 from vihier.commands.summary import summary
 from vihier.commands.validate import validate
@@ -31,6 +32,7 @@ vihier fits hierarchical Bayesian models to pooled CRISPR screens.
   vihier simulate screen.parquet             make a screen to try things on, with its truth
   vihier import --help                       turn counts or fold changes of other tools into a table
   vihier validate screen.parquet             see what is read of a table, what is dropped and why
+  vihier pack screen.parquet screen.h5       put a screen of any size into a store that is read by gene
   vihier fit screen.parquet --out fit.h5     fit a model and write its posterior
   vihier summary fit.h5 --var effect --out effect.csv
                                              one row per gene and line: mean, sd, interval
@@ -69,7 +71,7 @@ def overview(
         typer.echo(OVERVIEW, nl=False)
 
 
-for command in (simulate, validate, fit, summary, models):
+for command in (simulate, validate, pack, fit, summary, models):
     app.command()(command)
 app.add_typer(importing, name="import")
 

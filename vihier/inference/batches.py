@@ -7,7 +7,7 @@ size / len(subsample) differs between plates where genes have unequal numbers of
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import torch
@@ -15,6 +15,10 @@ import torch
 from vihier.errors import VihierError
 from vihier.models.batch import Batch
 from vihier.screen import Screen
+from vihier.screen.rows import Rows
+
+if TYPE_CHECKING:
+    from vihier.store.store import ScreenStore
 
 # Batches of screens up to this many rows are kept once made: 40 bytes a row, 160 MB.
 ROWS_KEPT = 4_000_000
@@ -28,7 +32,7 @@ class GeneBlocks(Sequence[Batch]):
     Parameters
     ----------
     screen
-        The screen.
+        The screen, or a store of one.
     genes_per_block
         Number of genes of every block but the last.
     device, dtype
@@ -52,7 +56,7 @@ class GeneBlocks(Sequence[Batch]):
 
     def __init__(
         self,
-        screen: Screen,
+        screen: Screen | ScreenStore,
         genes_per_block: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float64,
@@ -82,13 +86,16 @@ class GeneBlocks(Sequence[Batch]):
         number %= len(self)
         if number in self._kept:
             return self._kept[number]
-        first = number * self.genes_per_block
-        last = min(first + self.genes_per_block, self.screen.n_genes)
-        rows = slice(int(self.screen.gene_starts[first]), int(self.screen.gene_starts[last]))
-        batch = self._slicer.cut(rows, first, last, local_scale=float(len(self)), row_scale=float(len(self)))
+        batch = self._cut(number)
         if self.screen.n_rows <= ROWS_KEPT:
             self._kept[number] = batch
         return batch
+
+    def _cut(self, number: int) -> Batch:
+        first = number * self.genes_per_block
+        last = min(first + self.genes_per_block, self.screen.n_genes)
+        rows = self.screen.rows_of(slice(first, last))
+        return self._slicer.cut(rows, first, last, local_scale=float(len(self)), row_scale=float(len(self)))
 
     def __iter__(self) -> Iterator[Batch]:
         return (self[i] for i in range(len(self)))
@@ -146,7 +153,7 @@ class RowParts(Sequence[Batch]):
         """Return part `number`."""
         if isinstance(number, slice):
             return [self[i] for i in range(*number.indices(len(self)))]
-        return self._slicer.cut(self._rows[number], 0, self.screen.n_genes, 1.0, float(len(self)))
+        return self._slicer.cut(self.screen.rows_at(self._rows[number]), 0, self.screen.n_genes, 1.0, float(len(self)))
 
 
 def gene_blocks(
@@ -176,18 +183,20 @@ def row_batch(
         Where the tensors live, and the type of the floating-point ones.
     """
     scale = screen.n_rows / max(len(rows), 1)
-    return _Slicer(screen, device, dtype).cut(rows, 0, screen.n_genes, local_scale=1.0, row_scale=scale)
+    return _Slicer(screen, device, dtype).cut(screen.rows_at(rows), 0, screen.n_genes, local_scale=1.0, row_scale=scale)
 
 
 def full_batch(screen: Screen, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64) -> Batch:
     """Return the whole screen as one batch; its scales are 1."""
-    return _Slicer(screen, device, dtype).cut(slice(None), 0, screen.n_genes, local_scale=1.0, row_scale=1.0)
+    return _Slicer(screen, device, dtype).cut(
+        screen.rows_at(slice(None)), 0, screen.n_genes, local_scale=1.0, row_scale=1.0
+    )
 
 
 class _Slicer:
     """Cuts every array of a batch by the same rows and the same genes, so that nothing can misalign."""
 
-    def __init__(self, screen: Screen, device: torch.device | str, dtype: torch.dtype) -> None:
+    def __init__(self, screen: Screen | ScreenStore, device: torch.device | str, dtype: torch.dtype) -> None:
         self.screen = screen
         self.device, self.dtype = torch.device(device), dtype
         index = screen.index
@@ -198,9 +207,7 @@ class _Slicer:
         self._lines = self._codes(np.arange(screen.n_lines))
         self._lineages = None if index.lineage_of_line is None else self._codes(index.lineage_of_line)
 
-    def cut(
-        self, rows: slice | np.ndarray, first_gene: int, last_gene: int, local_scale: float, row_scale: float
-    ) -> Batch:
+    def cut(self, rows: Rows, first_gene: int, last_gene: int, local_scale: float, row_scale: float) -> Batch:
         """Return the batch of these rows, with genes `first_gene` to `last_gene` (excluded) and their sgRNAs."""
         screen = self.screen
         # In the order of the index, so that the whole screen's positions are the index's own.
@@ -214,14 +221,14 @@ class _Slicer:
             gene_idx=self._codes(np.arange(first_gene, last_gene)),
             sgrna_idx=self._codes(sgrnas),
             line_idx=self._lines,
-            gene=self._codes(screen.gene[rows] - first_gene),
-            sgrna=self._codes(self._position[screen.sgrna[rows]]),
-            line=self._codes(screen.line[rows]),
-            lfc=self._floats(screen.lfc[rows]),
+            gene=self._codes(rows.gene - first_gene),
+            sgrna=self._codes(self._position[rows.sgrna]),
+            line=self._codes(rows.line),
+            lfc=self._floats(rows.lfc),
             gene_of_sgrna=self._codes(screen.index.gene_of_sgrna[sgrnas] - first_gene),
             lineages=screen.n_lineages,
             lineages_of_lines=self._lineages,
-            covariates={name: self._covariate(name, values[rows]) for name, values in screen.covariates.items()},
+            covariates={name: self._covariate(name, values) for name, values in rows.covariates.items()},
             local_scale=local_scale,
             row_scale=row_scale,
         )

@@ -85,7 +85,7 @@ def read_screen(
         cure = "check the file and its rights"
         raise fault(str(source), f"cannot be read ({error.strerror or error})", cure=cure) from error
     screen = validate(read, Options(single_lineage, on_conflict, sgrna_per_screen), findings)
-    report = _full_report(screen.report, plan, findings)
+    report = full_report(screen.report, plan, findings)
     for text in report.warnings:
         warnings.warn(f"{report.source}: {text}", ScreenWarning, stacklevel=2)
     return replace(screen, report=report)
@@ -159,7 +159,8 @@ def _is_row_number(column: Column) -> bool:
     return bool(ranked[0] in (0, 1) and (np.diff(ranked) == 1).all())
 
 
-def _full_report(report: ReadReport, plan: ColumnPlan, findings: Findings) -> ReadReport:
+def full_report(report: ReadReport, plan: ColumnPlan, findings: Findings) -> ReadReport:
+    """Return the report with what was found on the way."""
     return replace(
         report,
         dropped=findings.dropped,

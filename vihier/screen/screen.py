@@ -11,6 +11,7 @@ import numpy as np
 
 from vihier.screen.content_hash import content_hash, order_of_ties
 from vihier.screen.report import ReadReport, counted
+from vihier.screen.rows import Rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,6 +143,18 @@ class Screen:
     def gene_starts(self) -> np.ndarray:
         """Int64 [G + 1]: the rows of gene g are ``gene_starts[g]:gene_starts[g + 1]``."""
         return np.concatenate([[0], np.cumsum(np.bincount(self.gene, minlength=self.n_genes))]).astype(np.int64)
+
+    def rows_at(self, rows: slice | np.ndarray) -> Rows:
+        """Return some rows, by position."""
+        covariates = {name: values[rows] for name, values in self.covariates.items()}
+        return Rows(
+            self.gene[rows], self.sgrna[rows], self.line[rows], self.replicate[rows], self.lfc[rows], covariates
+        )
+
+    def rows_of(self, genes: slice) -> Rows:
+        """Return all rows of consecutive genes, by code."""
+        first, last, _ = genes.indices(self.n_genes)
+        return self.rows_at(slice(int(self.gene_starts[first]), int(self.gene_starts[last])))
 
     @cached_property
     def hash(self) -> str:

@@ -118,7 +118,19 @@ def encode(column: Column) -> tuple[np.ndarray, pa.Array]:
     if isinstance(array, pa.ChunkedArray):  # pyarrow leaves it chunked when there is no chunk
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], data.type)
     codes = array.indices.cast(pa.int32()).fill_null(-1).to_numpy(zero_copy_only=False)
-    return codes, array.dictionary
+    return _occurring(codes, array.dictionary)
+
+
+def _occurring(codes: np.ndarray, values: pa.Array) -> tuple[np.ndarray, pa.Array]:
+    # A category that no row has, or a value of a later part of the column, is no concern of these rows.
+    occurs = np.zeros(len(values) + 1, dtype=bool)
+    occurs[codes] = True  # -1 falls on the last, spare place
+    if occurs[:-1].all():
+        return codes, values
+    occurs[-1] = False
+    place = np.cumsum(occurs, dtype=np.int32) - np.int32(1)
+    place[-1] = -1
+    return place[codes], values.filter(pa.array(occurs[:-1]))
 
 
 def is_text(data: pa.ChunkedArray) -> bool:
