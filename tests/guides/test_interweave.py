@@ -15,7 +15,17 @@ from unit_noise import UnitNoise
 
 import vihier.guides.deviations
 import vihier.guides.interweave
-from vihier.guides.block import Block, Theta, deviation_sd, make_block, scale_log_prior, variances
+from vihier.guides.block import (
+    Block,
+    Theta,
+    deviation_sd,
+    make_block,
+    scale_log_prior,
+    shared_design,
+    shared_sd,
+    table_variance,
+    variances,
+)
 from vihier.guides.deviations import draw_shared_deviations, split_table
 from vihier.guides.evidence import collapse, collapsed_log_joint
 from vihier.guides.interweave import Sweeper
@@ -23,7 +33,8 @@ from vihier.guides.slice_sampler import slice_sample
 from vihier.guides.structure import Location, Scale, Structure, log_joint, read_structure
 from vihier.guides.values import centre, to_sites, unpad
 from vihier.inference.batches import GeneBlocks
-from vihier.kernels.elimination import draw_genes, eliminate
+from vihier.kernels.elimination import NaturalParameters, draw_genes, eliminate, solve_shared
+from vihier.kernels.shared_tree import Level
 from vihier.models.program import load_program
 
 SCREEN = uneven_screen()
@@ -179,6 +190,39 @@ class CheckedSweeper(Sweeper):
         move = super()._move_with_rows
         self.checked(theta, lambda: move(theta, scale, family, location, prior))
 
+    def _move_collapsed(self, theta: Theta, scale: Scale, weight: Tensor, rhs: Tensor, level: Level) -> None:
+        design = shared_design(self.structure, self.block)
+        assert design is not None
+        resolution, coarse = design
+        given_weight, given_rhs = weight, rhs
+        if resolution is not None:
+            weight, rhs = resolution.T @ weight, resolution.T @ rhs
+        before = self.integrated(theta, weight, rhs, shared_sd(self.structure, theta, self.block), coarse)
+        super()._move_collapsed(theta, scale, given_weight, given_rhs, level)
+        after = self.integrated(theta, weight, rhs, shared_sd(self.structure, theta, self.block), coarse)
+        self.gained(after - before)
+
+    def _move_collapsed_lines(self, theta: Theta, scale: Scale, weight: Tensor, rhs: Tensor) -> None:
+        none = weight.new_zeros(len(weight), 0)
+        before = self.integrated(theta, weight, rhs, self.line_sd(theta), none)
+        super()._move_collapsed_lines(theta, scale, weight, rhs)
+        self.gained(self.integrated(theta, weight, rhs, self.line_sd(theta), none) - before)
+
+    def line_sd(self, theta: Theta) -> Tensor:
+        variance = table_variance(self.structure, ("line",), theta, self.block)
+        assert variance is not None
+        return variance.sqrt().expand(self.block.batch.n_lines, -1).T
+
+    def integrated(self, theta: Theta, weight: Tensor, rhs: Tensor, sd: Tensor, coarse: Tensor) -> Tensor:
+        """Log joint of the scales with the shared tables integrated out by dense linear algebra."""
+        evidence = solve_shared(NaturalParameters(torch.diag_embed(weight.T), rhs.T), sd, coarse).log_evidence.sum()
+        priors = [scale_log_prior(self.structure, x, theta, self.block).sum() for x in self.structure.scales]
+        return evidence + torch.stack(priors).sum()
+
+    def gained(self, gain: Tensor) -> None:
+        assert float(self.gains.pop()) == pytest.approx(float(gain), abs=1e-9, rel=1e-9)
+        self.moves += 1
+
 
 def step_instead(gains: list[Tensor]) -> Callable[..., Tensor]:
     """A stand-in for `slice_sample` that takes a random step and notes what the density says of it."""
@@ -291,7 +335,7 @@ def test_draws_of_locations_leave_their_posterior_as_it_is(name: str, monkeypatc
         monkeypatch.setattr(vihier.guides.deviations, "normal_like", noise)
         monkeypatch.setattr(vihier.guides.interweave, "normal_like", noise)
         sweeper = Sweeper(structure, block, generator())
-        sweeper.of_shared = []  # their scales are held, so that the draw is affine
+        sweeper.collapsed = []  # their scales are held, so that the draw is affine
         sweeper.deviations = dict(shared)
         sweeper._draw(repeat(n))
         return sweeper.deviations, noise.used

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 
 import pytest
@@ -37,7 +36,6 @@ from vihier.kernels.elimination import (
     natural_parameters,
     solve_shared,
 )
-from vihier.kernels.shared_tree import draw_shared_given_genes
 
 
 @pytest.mark.parametrize(("sgrna", "gene", "gene_lineage", "gene_line", "shared"), CASES)
@@ -106,34 +104,6 @@ def test_draws_have_the_dense_mean_and_covariance(
     root = drawn[:, 1:] - drawn[:, :1]
     torch.testing.assert_close(drawn[:, 0], expected_mean, atol=1e-9, rtol=0)
     torch.testing.assert_close(root @ root.T, expected_covariance, atol=1e-9, rtol=0)
-
-
-def test_shared_tables_given_genes_are_drawn_from_the_dense_normal() -> None:
-    """With each gene's d known, lines are independent and the shared tables a tree; any of its levels may be absent."""
-    random = torch.Generator().manual_seed(6)
-    weight, rhs = 3 * torch.rand(5, 1, generator=random, dtype=F64), torch.randn(5, 1, generator=random, dtype=F64)
-    full = make_shared("line").columns
-    sizes = (5, 3, 1)
-    for present in itertools.product([False, True], repeat=3):
-        prior = [
-            torch.rand(n, 1, generator=random, dtype=F64) + 0.2 if x else None
-            for n, x in zip(sizes, present, strict=True)
-        ]
-        units = torch.cat([torch.zeros(9, 1, dtype=F64), torch.eye(9, dtype=F64)], 1)
-        top = None if prior[2] is None else prior[2][0].expand(10)
-        spread = tuple(None if x is None else x.expand(-1, 10) for x in prior[:2])
-        tables = draw_shared_given_genes(
-            weight.expand(-1, 10), rhs.expand(-1, 10), (spread[0], spread[1], top), LINEAGE, units
-        )
-        drawn = torch.cat([tables[0].expand(5, 10), tables[1].expand(3, 10), tables[2].expand(10)[None]])
-        variance = torch.cat(
-            [torch.zeros(n, dtype=F64) if x is None else x[:, 0] for n, x in zip(sizes, prior, strict=True)]
-        )
-        whitened = torch.eye(9, dtype=F64) + variance.sqrt()[:, None] * (full.T * weight.T) @ full * variance.sqrt()
-        covariance = variance.sqrt()[:, None] * torch.linalg.inv(whitened) * variance.sqrt()
-        root = drawn[:, 1:] - drawn[:, :1]
-        torch.testing.assert_close(drawn[:, 0], covariance @ full.T @ rhs[:, 0], atol=1e-12, rtol=0)
-        torch.testing.assert_close(root @ root.T, covariance, atol=1e-12, rtol=0)
 
 
 def test_few_and_many_draws_take_different_ways_to_the_same_answer() -> None:

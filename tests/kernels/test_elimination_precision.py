@@ -62,16 +62,18 @@ def test_float32_at_the_size_of_a_block() -> None:
     t = 0.3 * torch.randn(1000, 4, generator=torch.Generator().manual_seed(1), dtype=F64)
     exact = eliminate(double, variances, t)
     rounded = eliminate(single, cast(variances, torch.float32), t.float())
-    rows = double.line_count.sum(1)[:, None]
-    # Sums of some 6,000 terms of size one: relative error 1e-6 at worst, of a log evidence near one a row.
-    assert float(((rounded.log_evidence - exact.log_evidence) / rows).abs().max()) < 3e-6
+    # A difference of two sums of some 6,000 squares, one of them through a Cholesky factor of a matrix with condition
+    # number 1e4: of the larger sum, 1e-6 to 1.2e-5 were lost on processors that add up in another order.
+    larger = 0.5 * double.square[:, None] / variances.noise
+    assert float(((rounded.log_evidence - exact.log_evidence) / larger).abs().max()) < 2e-5
     noise, leaf_noise = torch.zeros_like(exact.scale), torch.zeros_like(exact.weight)
     dense, leaf = draw_genes(double, variances, exact, noise, leaf_noise)
     dense32, leaf32 = draw_genes(single, cast(variances, torch.float32), rounded, noise.float(), leaf_noise.float())
-    # Conditional means in units of their sds: issue 3 wants posterior means within 0.08 sd, this is 1 % of one.
+    # Conditional means in units of their sds: a batched product of 1,000 terms loses 2e-7 to 1.6e-6, by processor, and
+    # what the sgRNAs and the gene share is a difference of such; up to 0.03 of an sd was seen, where 0.08 is allowed.
     covariance = exact.scale[..., :, None] * torch.cholesky_inverse(exact.chol) * exact.scale[..., None, :]
     sd = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
-    assert float(((dense32 - dense) / sd).abs().max()) < 0.01
+    assert float(((dense32 - dense) / sd).abs().max()) < 0.05
     assert variances.gene_line is not None
     leaf_sd = (variances.gene_line * exact.leaf_shrink).sqrt()
     assert float(((leaf32 - leaf) / leaf_sd).abs().max()) < 0.01

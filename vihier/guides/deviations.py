@@ -8,7 +8,8 @@ from torch import Tensor
 from vihier.guides.block import SHARED, Block, Theta, deviation_sd, shared_design
 from vihier.guides.evidence import shared_posterior
 from vihier.guides.structure import Plates, Structure
-from vihier.kernels.elimination import NaturalParameters, draw_shared
+from vihier.kernels.elimination import NaturalParameters, Variances, draw_shared
+from vihier.kernels.shared_tree import SharedVariances
 
 
 def draw_shared_deviations(
@@ -82,3 +83,58 @@ def split_table(
         location.name: x + location.reach * sd.square() / variance * missing
         for location, x, sd in zip(locations, free, sds, strict=True)
     }
+
+
+def shift_genes(
+    spread: Variances,
+    dense: Tensor,
+    tables: list[Tensor],
+    shared: SharedVariances,
+    filled: Tensor,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Shift a table of all genes up and the coarsest shared one down: only their priors have a say.
+
+    Parameters
+    ----------
+    spread, dense
+        Variances of the genes' tables, and draws of d, [B, N, D].
+    tables : list of Tensor
+        Shared deviations over lines, lineages and nothing; the coarsest that there is gets the shift taken off.
+    shared : SharedVariances
+        Their variances.
+    filled : Tensor
+        Which places of [B, K, 1] have an sgRNA.
+
+    Returns
+    -------
+    dense, shift
+        d after the shift, and the shift, [N].
+    """
+    prior = (shared.line, shared.lineage, shared.top)
+    at = max(i for i, variance in enumerate(prior) if variance is not None)
+    top, top_variance = tables[at], prior[at]
+    n_slots = filled.shape[1]
+    if spread.gene is not None:
+        columns, present = slice(dense.shape[-1] - 1, None), None
+        part, variance = dense[..., columns], spread.gene[..., None]
+    elif spread.sgrna is not None:
+        columns, present = slice(0, n_slots), filled.transpose(1, 2)
+        part, variance = dense[..., columns], spread.sgrna.transpose(1, 2)
+    elif spread.gene_lineage is not None:
+        columns, present = slice(0, None), None
+        part, variance = dense, spread.gene_lineage.transpose(1, 2)
+    else:
+        return dense, torch.zeros_like(tables[2])
+    assert top_variance is not None
+    weights = torch.ones_like(part) / variance if present is None else present / variance.expand_as(part)
+    top_weights = torch.ones_like(top) / top_variance
+    over = (0,) if top.dim() == 2 else ()
+    precision = weights.sum((0, 2)) + (top_weights.sum(over) if over else top_weights)
+    pull = (top * top_weights).sum(over) if over else top * top_weights
+    mean = (pull - (part * weights).sum((0, 2))) / precision
+    shift = mean + precision.rsqrt() * normal_like(mean, generator)
+    tables[at] = top - shift
+    moved = dense.clone()
+    moved[..., columns] += shift[:, None]
+    return moved, shift

@@ -11,7 +11,7 @@ Started from draws of a variational guide, a few sweeps remove what the guide ge
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -26,7 +26,13 @@ from vihier.guides.block import (
     table_variance,
     variances,
 )
-from vihier.guides.deviations import draw_shared_deviations, normal_like, split_genes, split_shared
+from vihier.guides.deviations import (
+    draw_shared_deviations,
+    normal_like,
+    shift_genes,
+    split_genes,
+    split_shared,
+)
 from vihier.guides.evidence import collapse
 from vihier.guides.slice_sampler import slice_sample
 from vihier.guides.structure import Location, Plates, Scale, Structure
@@ -37,9 +43,16 @@ from vihier.kernels.elimination import (
     eliminate,
     fitted_total,
 )
-from vihier.kernels.shared_tree import draw_shared_given_genes
+from vihier.kernels.shared_tree import (
+    Level,
+    SharedVariances,
+    draw_above_lines,
+    draw_lines,
+    lineage_level,
+    log_evidence,
+    tree_log_evidence,
+)
 
-SHARED_REPEATS = 5
 SCALE_FAMILIES = ("HalfNormal", "HalfCauchy")
 NOISE_WIDTH = 0.25
 
@@ -109,13 +122,8 @@ class Sweeper:
             scale.name: [location for location in structure.locations if location.scale == scale.name]
             for scale in structure.scales
         }
-        # Scales of which the rows know only through the shared locations, and the scales of those.
-        self.of_shared: list[Scale] = []
-        for scale in reversed(structure.scales):
-            users, children = self.users[scale.name], self.children[scale.name]
-            only = all(x.plates in SHARED for x in users) and all(x in self.of_shared for x in children)
-            if only and (users or children) and scale.name != structure.noise:
-                self.of_shared.append(scale)
+        # Scales of shared tables only, which can be drawn with those tables integrated out.
+        self.collapsed = [scale for scale in structure.scales if self._is_collapsed(scale)]
         self.filled = block.filled.to(data.square.dtype)[..., None]
         self.n_rows = data.count.sum()
         self.cell_count = data.line_count[..., None]
@@ -128,13 +136,21 @@ class Sweeper:
         self._draw(theta)
         self._fit()
         for scale in self.structure.scales:
-            if self.held and scale.plates != ("gene",):
+            if (self.held and scale.plates != ("gene",)) or scale in self.collapsed:
                 continue
             if scale.name == self.structure.noise:
                 self._move_noise(theta, scale)
             else:
                 self._move(theta, scale)
         return theta
+
+    def _is_collapsed(self, scale: Scale) -> bool:
+        users = self.users[scale.name]
+        if self.held or not users or scale.name == self.structure.noise:
+            return False
+        if scale.plates:
+            return all(location.plates == ("line",) for location in users)
+        return all(location.plates in SHARED for location in users)
 
     def shared(self) -> dict[str, Tensor]:
         """Return the shared locations' deviations after the last sweep."""
@@ -176,54 +192,56 @@ class Sweeper:
     def _draw_shared(
         self, theta: Theta, spread: Variances, weight: Tensor, rhs: Tensor, dense: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Draw the shared locations given d, moving their scales in between; shift d against them, by how much."""
+        """Draw the shared scales and locations given d, in one go; shift d against them, by how much.
+
+        Scales that are not indexed are drawn with all shared locations integrated out, those of lines and lineages
+        with the lines integrated out.
+        """
         structure, block = self.structure, self.block
         lineage = block.data.lineage
-        for repeat in range(SHARED_REPEATS):
-            prior = [table_variance(structure, plates, theta, block) for plates in SHARED]
-            noise = normal_like(weight.new_empty(sum(lineage.shape) + 1, weight.shape[1]), self.generator)
-            tables = list(draw_shared_given_genes(weight, rhs, (prior[0], prior[1], prior[2]), lineage, noise))
-            last = repeat == SHARED_REPEATS - 1
-            shift = torch.zeros_like(rhs[0])
-            if last:
-                dense, shift = self._shift_genes(spread, dense, tables, prior)
-            parts = [x if x.dim() == 2 else x[None] for x, v in zip(tables, prior, strict=True) if v is not None]
-            self.deviations |= split_shared(structure, theta, block, torch.cat(parts), self.generator)
-            if not last:
-                for scale in self.of_shared:
-                    self._move_held(theta, scale, [scale], self._prior)
+        prior = self._shared_variances(theta)
+        level = lineage_level(weight, rhs, prior, lineage)
+        for scale in self.collapsed:
+            if not scale.plates:
+                self._move_collapsed(theta, scale, weight, rhs, level)
+                prior = self._shared_variances(theta)
+                level = lineage_level(weight, rhs, prior, lineage)
+        noise = normal_like(weight.new_empty(sum(lineage.shape) + 1, weight.shape[1]), self.generator)
+        groups, top, above = draw_above_lines(level, prior, lineage, noise[len(lineage) :])
+        for scale in self.collapsed:
+            if scale.plates:
+                self._move_collapsed_lines(theta, scale, weight, rhs - weight * above)
+        prior = self._shared_variances(theta)
+        tables = [draw_lines(weight, rhs, prior, above, noise[: len(lineage)]), groups, top]
+        dense, shift = shift_genes(spread, dense, tables, prior, self.filled, self.generator)
+        present = zip(tables, (prior.line, prior.lineage, prior.top), strict=True)
+        parts = [x if x.dim() == 2 else x[None] for x, variance in present if variance is not None]
+        self.deviations |= split_shared(structure, theta, block, torch.cat(parts), self.generator)
         return dense, shift
 
-    def _shift_genes(
-        self, spread: Variances, dense: Tensor, tables: list[Tensor], prior: Sequence[Tensor | None]
-    ) -> tuple[Tensor, Tensor]:
-        """Shift a table of all genes up and the coarsest shared one down: only their priors have a say."""
-        at = max(i for i, variance in enumerate(prior) if variance is not None)
-        top, top_variance = tables[at], prior[at]
-        n_slots = self.block.data.count.shape[1]
-        if spread.gene is not None:
-            columns, present = slice(dense.shape[-1] - 1, None), None
-            part, variance = dense[..., columns], spread.gene[..., None]
-        elif spread.sgrna is not None:
-            columns, present = slice(0, n_slots), self.filled.transpose(1, 2)
-            part, variance = dense[..., columns], spread.sgrna.transpose(1, 2)
-        elif spread.gene_lineage is not None:
-            columns, present = slice(0, None), None
-            part, variance = dense, spread.gene_lineage.transpose(1, 2)
-        else:
-            return dense, torch.zeros_like(tables[2])
-        assert top_variance is not None
-        weights = torch.ones_like(part) / variance if present is None else present / variance.expand_as(part)
-        top_weights = torch.ones_like(top) / top_variance
-        over = (0,) if top.dim() == 2 else ()
-        precision = weights.sum((0, 2)) + (top_weights.sum(over) if over else top_weights)
-        pull = (top * top_weights).sum(over) if over else top * top_weights
-        mean = (pull - (part * weights).sum((0, 2))) / precision
-        shift = mean + precision.rsqrt() * normal_like(mean, self.generator)
-        tables[at] = top - shift
-        moved = dense.clone()
-        moved[..., columns] += shift[:, None]
-        return moved, shift
+    def _shared_variances(self, theta: Theta) -> SharedVariances:
+        return SharedVariances(*(table_variance(self.structure, plates, theta, self.block) for plates in SHARED))
+
+    def _move_collapsed(self, theta: Theta, scale: Scale, weight: Tensor, rhs: Tensor, level: Level) -> None:
+        """Move an unindexed scale of shared locations given the genes' d, all shared locations integrated out."""
+        of_lines = any(location.plates == ("line",) for location in self.users[scale.name])
+
+        def density(x: Tensor) -> Tensor:
+            prior = self._shared_variances({**theta, scale.name: x})
+            at = lineage_level(weight, rhs, prior, self.block.data.lineage) if of_lines else level
+            return self._prior(theta, scale, x) + tree_log_evidence(at, prior)
+
+        theta[scale.name] = slice_sample(density, theta[scale.name], self.generator)
+
+    def _move_collapsed_lines(self, theta: Theta, scale: Scale, weight: Tensor, rhs: Tensor) -> None:
+        """Move a scale of the line table's elements given all but that table."""
+
+        def density(x: Tensor) -> Tensor:
+            variance = table_variance(self.structure, ("line",), {**theta, scale.name: x}, self.block)
+            evidence = sum_to(("line",), scale.plates, log_evidence(weight, rhs, variance), self.block)
+            return self._prior(theta, scale, x) + evidence
+
+        theta[scale.name] = slice_sample(density, theta[scale.name], self.generator)
 
     def _column(self) -> Tensor | None:
         """Shared part of each line's mean, [C, N]; None where genes share nothing."""

@@ -10,18 +10,20 @@ import torch
 from torch import Tensor
 
 from vihier.diagnostics.psis import KHAT_LIMIT
-from vihier.guides.block import SHARED, Block, Theta, align, make_block, take_genes, variances
+from vihier.guides.block import SHARED, Block, Theta, make_block, take_genes, variances
 from vihier.guides.evidence import gene_log_prior, global_log_prior, shared_posterior
 from vihier.guides.interweave import Sweeper, split_genes
 from vihier.guides.scales import ScaleGuide
 from vihier.guides.structure import Structure
-from vihier.guides.trust import Trust, shared_log_densities
+from vihier.guides.trust import Trust, columns_of, shared_log_densities
 from vihier.guides.values import centre, locations_of, to_sites, unpad
 from vihier.inference.device import generator
+from vihier.inference.threads import in_threads
 from vihier.kernels.elimination import Eliminated, NaturalParameters, draw_genes, eliminate
 from vihier.models.batch import Batch
 
 GENE_SWEEPS = 4
+DRAWS_AT_ONCE = 64
 
 
 def of_genes(structure: Structure, theta: Theta, batch: Batch) -> Theta:
@@ -60,20 +62,26 @@ class StructuredFit:
         log_q = self.guide.global_log_density(self.theta)
         self.column: Tensor | None = None
         if self.frozen is not None:
-            n = self.n_draws
-            many = NaturalParameters(self.frozen.precision.expand(n, -1, -1), self.frozen.rhs.expand(n, -1))
-            posterior = shared_posterior(self.structure, self.theta, self.first, many)
-            parts = [
-                align(x.reach * self.shared[x.name], x.plates, ("line",), self.first)
-                for x in locations_of(self.structure, True)
-            ]
-            column = parts[0]
-            for part in parts[1:]:
-                column = column + part
-            self.column = column.expand(self.first.batch.n_lines, -1)
-            shared_p, shared_q = shared_log_densities(posterior, self._totals())
-            log_p, log_q = log_p + shared_p, log_q + shared_q
+            totals = self._totals()
+            self.column = columns_of(self.structure, self.first, totals)
+            parts = list(in_threads(lambda at: self._shared_densities(totals, at), self._slices(), log_p.device))
+            log_p = log_p + torch.cat([shared_p for shared_p, _ in parts])
+            log_q = log_q + torch.cat([shared_q for _, shared_q in parts])
         self._log_p, self._log_q = log_p, log_q
+
+    def _slices(self) -> list[slice]:
+        """Cut the draws into parts whose arrays fit a core's cache."""
+        return [
+            slice(first, min(first + DRAWS_AT_ONCE, self.n_draws)) for first in range(0, self.n_draws, DRAWS_AT_ONCE)
+        ]
+
+    def _shared_densities(self, totals: Tensor, at: slice) -> tuple[Tensor, Tensor]:
+        """Log prior and log guide density of some draws of the shared locations, up to the same constant."""
+        assert self.frozen is not None
+        theta = {name: value[..., at] for name, value in self.theta.items()}
+        n = len(totals[at])
+        many = NaturalParameters(self.frozen.precision.expand(n, -1, -1), self.frozen.rhs.expand(n, -1))
+        return shared_log_densities(shared_posterior(self.structure, theta, self.first, many), totals[at])
 
     def _totals(self) -> Tensor:
         """Return the sums of the shared tables' deviations, shape [N, P]."""
@@ -136,8 +144,18 @@ class StructuredFit:
         theta = of_genes(structure, self.theta, batch)
         random = generator(batch.gene_idx.device, self.seed, "locals", int(batch.gene_idx[0]))
         theta = self._sweep_genes(theta, block, random)
-        deviations, eliminated = draw_block(structure, theta, block, self.column, random)
-        self._log_p = self._log_p + (eliminated.log_evidence + gene_log_prior(structure, theta, block)).sum(0)
+
+        def draw(at: slice) -> tuple[Theta, Tensor]:
+            part = {name: value[..., at] for name, value in theta.items()}
+            column = None if self.column is None else self.column[:, at]
+            keyed = generator(batch.gene_idx.device, self.seed, "locals", int(batch.gene_idx[0]), at.start)
+            drawn, eliminated = draw_block(structure, part, block, column, keyed)
+            return drawn, eliminated.log_evidence
+
+        drawn = list(in_threads(draw, self._slices(), batch.gene_idx.device))
+        deviations = {name: torch.cat([part[name] for part, _ in drawn], -1) for name in drawn[0][0]}
+        log_evidence = torch.cat([evidence for _, evidence in drawn], 1)
+        self._log_p = self._log_p + (log_evidence + gene_log_prior(structure, theta, block)).sum(0)
         self._log_q = self._log_q + self.guide.gene_log_density(theta, batch.gene_idx).sum(0)
         local = locations_of(structure, False)
         unpadded = {

@@ -27,19 +27,21 @@ from vihier.guides.trust import guide_trust
 from vihier.inference.batches import GeneBlocks, full_batch
 from vihier.inference.device import generator, run_on
 from vihier.inference.progress import Progress
+from vihier.inference.threads import in_threads, keep_freed_memory, one_thread
 from vihier.kernels.elimination import NaturalParameters, eliminate
 from vihier.models.program import Program
 from vihier.screen import Screen
 
 # Sizes in elements of an array [genes, lines, draws], or [genes, sgRNAs, lines] for a block.
-ELEMENTS_AT_ONCE = 400_000
+ELEMENTS_AT_ONCE = 200_000
 BLOCK_ELEMENTS = 1_000_000
 WHOLE_UP_TO = 1_000_000
 SWEEP_BUDGET = 300_000_000
 START_BUDGET = 100_000
 SMALL_SCREEN = 20_000
 THIN = 2
-PARTICLE_BUDGET = 100_000
+PARTICLE_BUDGET = 12_000
+FEW_PARTICLES = 4
 REFRESH = 10
 WINDOW = 20
 DRIFT = 0.2
@@ -97,6 +99,7 @@ def fit_structured(
         If the ELBO is not a number at some step.
     """
     settings = Settings() if max_steps is None else Settings(max_steps=max_steps)
+    keep_freed_memory()
     probe = GeneBlocks(screen, 2, "cpu", torch.float64)[0]
     with run_on(torch.device("cpu"), torch.float64):
         structure = read_structure(program.model, probe)
@@ -113,8 +116,9 @@ def fit_structured(
         size = min(batch_size or max(1, BLOCK_ELEMENTS // (8 * screen.n_lines)), screen.n_genes)
         blocks = [make_block(structure, batch) for batch in GeneBlocks(screen, size, device, dtype)]
     fitter = _Fitter(structure, blocks, whole if affordable else None, screen, seed, settings, progress)
-    fitter.start(init)
-    history, converged, reason = fitter.optimise()
+    with one_thread():
+        fitter.start(init)
+        history, converged, reason = fitter.optimise()
     return fitter.draw(draws, history, converged, reason)
 
 
@@ -243,7 +247,8 @@ class _Fitter:
 
     def _noise(self, random: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw standard normals for the globals, [N, E], and the genes' scales, [G, m, N]; antithetic from two on."""
-        particles = min(self.settings.particles, PARTICLE_BUDGET // self.cells)
+        fewest = FEW_PARTICLES if self.cells <= SMALL_SCREEN else 1
+        particles = max(fewest, min(self.settings.particles, PARTICLE_BUDGET // self.cells))
         half = max(1, particles // 2)
         e = self._normal(half, len(self.guide.loc), random=random)
         own = self._normal(self.sizes["gene"], len(self.guide.gene_sites), half, random=random)
@@ -315,36 +320,19 @@ class _Fitter:
     def draw(self, draws: int, history: dict[str, np.ndarray], converged: bool, reason: str) -> StructuredFit:
         """Draw scales and shared locations; the scales are moved by interweaving sweeps where that is affordable."""
         settings = self.settings
-        sweeps = settings.burn_in + THIN * settings.kept
         swept = self.whole is not None
-        each = settings.kept if swept else 1
-        chains = -(-draws // each)
-        chunk = max(1, min(chains, ELEMENTS_AT_ONCE // self.cells)) if swept else chains
-        starts = range(0, chains, chunk)
-        self.progress.start("draw", len(starts))
-        theta_parts: list[Theta] = []
-        shared_parts: list[Theta] = []
-        with torch.no_grad():
+        chains = -(-draws // settings.kept) if swept else draws
+        size = max(1, min(chains, ELEMENTS_AT_ONCE // self.cells)) if swept else chains
+        chunks = [(number, min(size, chains - first)) for number, first in enumerate(range(0, chains, size))]
+        self.progress.start("draw", len(chunks))
+        with torch.no_grad(), one_thread():
             frozen = self._natural(self._centre())
-            for number, first in enumerate(starts):
-                random = self._random("draws", number)
-                theta = self._guide_draws(min(chunk, chains - first), random)
-                if swept:
-                    assert self.whole is not None
-                    sweeper = Sweeper(self.structure, self.whole, random)
-                    for sweep in range(sweeps):
-                        theta = sweeper.sweep(theta)
-                        if sweep >= settings.burn_in and (sweep - settings.burn_in) % THIN == THIN - 1:
-                            theta_parts.append(theta)
-                            shared_parts.append(sweeper.shared())
-                else:
-                    theta_parts.append(theta)
-                    shared_parts.append(self._draw_shared(theta, random, frozen))
-                self.progress.update(number + 1)
-            random = self._random("trust")
-            trust = guide_trust(
-                self.structure, self.guide, self.blocks, frozen, lambda *shape: self._normal(*shape, random=random)
-            )
+        kept: list[tuple[Theta, Theta]] = []
+        for done, drawn in enumerate(in_threads(lambda x: self._draw_chunk(*x, frozen), chunks, self.like.device)):
+            kept += drawn
+            self.progress.update(done + 1)
+        with torch.no_grad():
+            trust = guide_trust(self.structure, self.guide, self.blocks, frozen, self._random)
         return StructuredFit(
             structure=self.structure,
             guide=self.guide,
@@ -352,13 +340,29 @@ class _Fitter:
             history=history,
             converged=converged,
             reason=reason,
-            theta=_first(theta_parts, draws),
-            shared=_first(shared_parts, draws),
+            theta=_first([theta for theta, _ in kept], draws),
+            shared=_first([shared for _, shared in kept], draws),
             frozen=frozen,
             first=self.blocks[0],
             trust=trust,
-            swept=sweeps if swept else 0,
+            swept=settings.burn_in + THIN * settings.kept if swept else 0,
         )
+
+    def _draw_chunk(self, number: int, n: int, frozen: NaturalParameters | None) -> list[tuple[Theta, Theta]]:
+        """Draw from the guide n times, and sweep: the scales and shared locations at every sweep that is kept."""
+        random = self._random("draws", number)
+        theta = self._guide_draws(n, random)
+        if self.whole is None:
+            return [(theta, self._draw_shared(theta, random, frozen))]
+        sweeper = Sweeper(self.structure, self.whole, random)
+        for _ in range(self.settings.burn_in):
+            theta = sweeper.sweep(theta)
+        kept = []
+        for _ in range(self.settings.kept):
+            for _ in range(THIN):
+                theta = sweeper.sweep(theta)
+            kept.append((theta, sweeper.shared()))
+        return kept
 
     def _guide_draws(self, n: int, random: torch.Generator) -> Theta:
         guide = self.guide

@@ -12,14 +12,16 @@ from torch import Tensor
 
 from vihier.diagnostics.psis import pareto_khat
 from vihier.guides.block import Block, Theta, shared_design, take_genes, variances
+from vihier.guides.deviations import normal_like
 from vihier.guides.evidence import gene_log_prior, global_log_prior, shared_posterior
 from vihier.guides.scales import ScaleGuide
 from vihier.guides.structure import Structure
+from vihier.inference.threads import in_threads
 from vihier.kernels.elimination import NaturalParameters, SharedPosterior, draw_shared, eliminate
 
 # Elements of an array [genes, lines, draws]: in all, for the work; at once, for the memory.
-ELEMENTS = 20_000_000
-ELEMENTS_AT_ONCE = 2_000_000
+ELEMENTS = 10_000_000
+ELEMENTS_AT_ONCE = 400_000
 N_INNER = 8
 
 
@@ -35,12 +37,21 @@ class Trust:
     genes: np.ndarray
 
 
+@dataclass(frozen=True)
+class Globals:
+    """N draws of what genes share: log-scales, what genes' scales regress on, [N, H], and each line's part, [C, N]."""
+
+    theta: Theta
+    standard: Tensor
+    column: Tensor | None
+
+
 def guide_trust(
     structure: Structure,
     guide: ScaleGuide,
     blocks: Sequence[Block],
     natural: NaturalParameters | None,
-    normal: Callable[..., Tensor],
+    random: Callable[..., torch.Generator],
 ) -> Trust:
     """Weigh draws of the guide against the posterior.
 
@@ -51,33 +62,40 @@ def guide_trust(
     ----------
     natural : NaturalParameters or None
         What all genes say of the shared locations at the guide's centre, for one draw; q(shared | scales) follows.
-    normal : callable
-        `normal(*shape)` draws standard normals.
+    random : callable
+        `random(*keys)` makes a generator keyed to a purpose.
     """
+    like = blocks[0].data.square
     cells = guide.gene_origin.shape[0] * blocks[0].data.lineage.shape[0]
     n_inner = N_INNER if guide.gene_sites else 1
     n = int(min(500, max(100, ELEMENTS // (cells * n_inner))))
-    theta, log_q, standard = guide.sample_globals(normal(n, len(guide.origin)))
+    keyed = random("trust")
+    theta, log_q, standard = guide.sample_globals(normal_like(like.new_empty(n, len(guide.origin)), keyed))
     log_p = global_log_prior(structure, theta, blocks[0])
     column = None
     if natural is not None:
         many = NaturalParameters(natural.precision.expand(n, -1, -1), natural.rhs.expand(n, -1))
         posterior = shared_posterior(structure, theta, blocks[0], many)
-        totals = draw_shared(posterior, normal(*posterior.scale.shape))
+        totals = draw_shared(posterior, normal_like(posterior.scale, keyed))
         shared_p, shared_q = shared_log_densities(posterior, totals)
         log_p, log_q = log_p + shared_p, log_q + shared_q
         column = columns_of(structure, blocks[0], totals)
-    for block in _pieces(blocks, n * n_inner):
-        weight = _gene_weights(structure, guide, block, theta, standard, column, n_inner, normal)
+
+    def weights(number: int, block: Block, at: Globals, n_inner: int) -> Tensor:
+        return _gene_weights(structure, guide, block, at, n_inner, random("trust", n_inner, number))
+
+    def of_genes(at: Globals, n_inner: int) -> Iterator[tuple[Block, Tensor]]:
+        pieces = list(_pieces(blocks, len(at.standard) * n_inner))
+        found = in_threads(lambda x: weights(*x, at, n_inner), list(enumerate(pieces)), like.device)
+        return zip(pieces, found, strict=True)
+
+    for _, weight in of_genes(Globals(theta, standard, column), n_inner):
         log_p = log_p + (weight.logsumexp(1) - math.log(n_inner)).sum(0)
     genes = np.full(guide.gene_origin.shape[0], -np.inf)
     if guide.gene_sites:
-        many_inner = int(min(1000, max(200, ELEMENTS // cells)))
         theta, _, standard = guide.sample_globals(torch.zeros_like(guide.origin)[None])
-        if column is not None:
-            column = column.mean(1, keepdim=True)
-        for block in _pieces(blocks, many_inner):
-            weight = _gene_weights(structure, guide, block, theta, standard, column, many_inner, normal)
+        at = Globals(theta, standard, None if column is None else column.mean(1, keepdim=True))
+        for block, weight in of_genes(at, int(min(1000, max(200, ELEMENTS // cells)))):
             genes[block.batch.gene_idx.cpu().numpy()] = pareto_khat(weight[..., 0].cpu().numpy())
     return Trust(float(pareto_khat((log_p - log_q).cpu().numpy())), genes)
 
@@ -92,14 +110,7 @@ def _pieces(blocks: Sequence[Block], n_draws: int) -> Iterator[Block]:
 
 
 def _gene_weights(
-    structure: Structure,
-    guide: ScaleGuide,
-    block: Block,
-    theta: Theta,
-    standard: Tensor,
-    column: Tensor | None,
-    n_inner: int,
-    normal: Callable[..., Tensor],
+    structure: Structure, guide: ScaleGuide, block: Block, at: Globals, n_inner: int, random: torch.Generator
 ) -> Tensor:
     """Log weights of `n_inner` draws of each gene's own scales for each of N draws of the globals, [B, n_inner, N].
 
@@ -107,11 +118,12 @@ def _gene_weights(
     and does not look like weight.
     """
     idx = block.batch.gene_idx
-    n = len(standard)
-    noise = normal(len(idx), len(guide.gene_sites), n_inner)[..., None].expand(-1, -1, -1, n).flatten(2)
-    own, own_log_q = guide.sample_genes(noise, standard.repeat(n_inner, 1), idx)
-    both = {name: _repeat(value, n_inner) for name, value in theta.items()} | own
-    columns = None if column is None else _repeat(column, n_inner)
+    n = len(at.standard)
+    noise = normal_like(at.standard.new_empty(len(idx), len(guide.gene_sites), n_inner), random)
+    noise = noise[..., None].expand(-1, -1, -1, n).flatten(2)
+    own, own_log_q = guide.sample_genes(noise, at.standard.repeat(n_inner, 1), idx)
+    both = {name: _repeat(value, n_inner) for name, value in at.theta.items()} | own
+    columns = None if at.column is None else _repeat(at.column, n_inner)
     evidence = eliminate(block.data, variances(structure, both, block), columns).log_evidence
     return (evidence + gene_log_prior(structure, both, block) - own_log_q).reshape(len(idx), n_inner, n)
 

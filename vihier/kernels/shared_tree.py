@@ -1,53 +1,114 @@
-"""The tables shared by genes once the genes' own are known: lines are independent, and the tables a tree."""
+"""The tables shared by genes once the genes' own are known: lines are independent, and the tables a tree.
+
+What the rows say of line c's shared part t[c] is exp(rhs[c] t[c] - weight[c] t[c]^2 / 2), with t = line + lineage +
+top, Normal deviations of mean zero each. A level is integrated out by shrinking what it says of the level above.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor
 
 
-def draw_shared_given_genes(
-    weight: Tensor,
-    rhs: Tensor,
-    prior: tuple[Tensor | None, Tensor | None, Tensor | None],
-    lineage: Tensor,
-    noise: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw the shared tables given each gene's d, with e integrated out: then lines are independent, and a tree.
+@dataclass(frozen=True)
+class Level:
+    """What the rows say of some elements: weight and rhs, [E, N], and the log evidence, [N], of what is below them."""
+
+    weight: Tensor
+    rhs: Tensor
+    log_evidence: Tensor
+
+
+@dataclass(frozen=True)
+class SharedVariances:
+    """Prior variances of the tables over lines [C or 1, N], lineages [L or 1, N] and nothing [N]; None where absent."""
+
+    line: Tensor | None
+    lineage: Tensor | None
+    top: Tensor | None
+
+
+def log_evidence(weight: Tensor, rhs: Tensor, variance: Tensor | None) -> Tensor:
+    """Log of the integral of exp(rhs t - weight t^2 / 2) over t ~ N(0, variance), element by element."""
+    if variance is None:
+        return torch.zeros_like(weight)
+    precision = 1.0 + variance * weight
+    return 0.5 * (variance * rhs.square() / precision - precision.log())
+
+
+def integrate(level: Level, variance: Tensor | None, parent: Tensor | None) -> Level:
+    """Integrate a level's own deviations out.
 
     Parameters
     ----------
-    weight, rhs : Tensor
-        Precision and right-hand side of t, summed over genes, shape [C, N].
-    prior : tuple
-        Prior variances of the tables over lines [C or 1, N], lineages [L or 1, N] and nothing [N]; None where absent.
-    lineage : Tensor
-        One-hot lineage of each line, shape [C, L].
+    level : Level
+        Of E elements.
+    variance : Tensor or None
+        Prior variances, [E or 1, N]; None where the level has no deviations of its own.
+    parent : Tensor or None
+        One-hot parent of each element, [E, P]; None where all have one.
+    """
+    weight, rhs, below = level.weight, level.rhs, level.log_evidence
+    if variance is not None:
+        shrink = 1.0 / (1.0 + variance * weight)
+        below = below + 0.5 * (variance * shrink * rhs.square() + shrink.log()).sum(0)
+        weight, rhs = shrink * weight, shrink * rhs
+    if parent is None:
+        return Level(weight.sum(0, keepdim=True), rhs.sum(0, keepdim=True), below)
+    return Level(parent.T @ weight, parent.T @ rhs, below)
+
+
+def lineage_level(weight: Tensor, rhs: Tensor, variances: SharedVariances, lineage: Tensor) -> Level:
+    """Integrate the line table out; where there is no table over lineages, all lines have one parent."""
+    rows = Level(weight, rhs, weight.new_zeros(weight.shape[1]))
+    return integrate(rows, variances.line, None if variances.lineage is None else lineage)
+
+
+def tree_log_evidence(level: Level, variances: SharedVariances) -> Tensor:
+    """Log evidence, [N], with everything integrated out, from what `lineage_level` gives."""
+    top = level if variances.lineage is None else integrate(level, variances.lineage, None)
+    variance = None if variances.top is None else variances.top[None]
+    return top.log_evidence + log_evidence(top.weight, top.rhs, variance).sum(0)
+
+
+def draw_above_lines(
+    level: Level, variances: SharedVariances, lineage: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw the tables over lineages, [L, N], and over nothing, [N], lines integrated out; zero where absent.
+
+    Parameters
+    ----------
+    level : Level
+        From `lineage_level`.
     noise : Tensor
-        Standard normals, shape [C + L + 1, N].
+        Standard normals, shape [L + 1, N].
 
     Returns
     -------
-    tuple of Tensor
-        Deviations of the three tables: [C, N], [L, N], [N]; zero where a table is absent.
+    lineages, top, above
+        The last is the sum of both for each line, [C, N].
     """
-    n_lines, n_lineages = lineage.shape
-    by_line, by_lineage, scalar = (x if x is not None else weight.new_zeros(()) for x in prior)
-    shrink = 1.0 / (1.0 + by_line * weight)
-    if prior[1] is None:
-        group_shrink, group_weight, group_rhs = None, shrink * weight, shrink * rhs
-        top_weight, top_rhs = group_weight.sum(0), group_rhs.sum(0)
-    else:
-        group_weight, group_rhs = lineage.T @ (shrink * weight), lineage.T @ (shrink * rhs)
-        group_shrink = 1.0 / (1.0 + by_lineage * group_weight)
-        top_weight, top_rhs = (group_shrink * group_weight).sum(0), (group_shrink * group_rhs).sum(0)
-    top = (scalar * top_rhs + scalar.sqrt() * (1.0 + scalar * top_weight).sqrt() * noise[-1]) / (
-        1.0 + scalar * top_weight
-    )
-    groups = weight.new_zeros(n_lineages, weight.shape[1])
-    above = top
-    if group_shrink is not None:
-        groups = by_lineage * group_shrink * (group_rhs - group_weight * top)
-        groups = groups + (by_lineage * group_shrink).sqrt() * noise[n_lines:-1]
+    highest = level if variances.lineage is None else integrate(level, variances.lineage, None)
+    top = torch.zeros_like(noise[-1])
+    if variances.top is not None:
+        top = _draw(highest.weight[0], highest.rhs[0], variances.top, noise[-1])
+    groups = torch.zeros_like(noise[:-1])
+    above = top.expand(len(lineage), -1)
+    if variances.lineage is not None:
+        groups = _draw(level.weight, level.rhs - level.weight * top, variances.lineage, noise[:-1])
         above = top + lineage @ groups
-    lines = by_line * shrink * (rhs - weight * above) + (by_line * shrink).sqrt() * noise[:n_lines]
-    return lines, groups, top
+    return groups, top, above
+
+
+def draw_lines(weight: Tensor, rhs: Tensor, variances: SharedVariances, above: Tensor, noise: Tensor) -> Tensor:
+    """Draw the table over lines, [C, N], given what is above it, from standard normals; zero where absent."""
+    if variances.line is None:
+        return torch.zeros_like(noise)
+    return _draw(weight, rhs - weight * above, variances.line, noise)
+
+
+def _draw(weight: Tensor, rhs: Tensor, variance: Tensor, noise: Tensor) -> Tensor:
+    spread = variance / (1.0 + variance * weight)
+    return spread * rhs + spread.sqrt() * noise

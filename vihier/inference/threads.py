@@ -1,0 +1,74 @@
+"""Work that falls into independent parts, a part a thread; the answer does not depend on how many threads there are."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+# Parameters of glibc's mallopt(3).
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+KEPT_BYTES, MAPPED_FROM_BYTES = 1 << 30, 32 << 20
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_threads(function: Callable[[Item], Result], items: Sequence[Item], device: torch.device) -> Iterator[Result]:
+    """Yield what a function makes of each item, in their order, without gradients.
+
+    On the CPU as many items are worked on at once as torch has threads, each by one thread; on other devices one after
+    the other. Random numbers must be keyed to the item.
+
+    Examples
+    --------
+    >>> list(in_threads(lambda x: 2 * x, [1, 2, 3], torch.device("cpu")))
+    [2, 4, 6]
+    """
+
+    def without_gradients(item: Item) -> Result:
+        with torch.no_grad():  # of this thread only
+            return function(item)
+
+    threads = min(torch.get_num_threads(), len(items)) if device.type == "cpu" else 1
+    if threads < 2:
+        yield from map(without_gradients, items)
+        return
+    with one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield from pool.map(without_gradients, items)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Have torch use one thread for each operation: more are slower on small tensors, many times where cores are busy.
+
+    Examples
+    --------
+    >>> with one_thread():
+    ...     torch.get_num_threads()
+    1
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what is freed instead of giving it back to the system, which costs a third of a fit.
+
+    Tensors of some megabytes come and go with every operation, and each that is new to the process is faulted in page
+    by page. No more is kept than was in use at once. Only glibc has this setting; elsewhere nothing happens.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+    mallopt(M_MMAP_THRESHOLD, MAPPED_FROM_BYTES)
