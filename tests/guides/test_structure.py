@@ -416,6 +416,8 @@ def test_genes_that_were_not_looked_at_are_checked() -> None:
     check_structure(structure, model, blocks[0])
     with pytest.raises(VihierError, match=r"^site 'gene_mean': its log density[^\n]*mean_field'$"):
         check_structure(structure, model, blocks[1])
+    with pytest.raises(VihierError, match=r"^site 'gene_mean': its log density[^\n]*mean_field'$"):
+        vihier.fit(SCREEN, model, draws=10, quiet=True)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -21,10 +21,10 @@ from vihier.guides.evidence import (
 )
 from vihier.guides.interweave import Sweeper, draw_shared_deviations
 from vihier.guides.scales import ScaleGuide
-from vihier.guides.structure import Structure, read_structure
+from vihier.guides.structure import Structure, check_structure, read_structure
 from vihier.guides.structured_draws import StructuredFit, of_genes
 from vihier.guides.trust import guide_trust
-from vihier.inference.batches import GeneBlocks, full_batch
+from vihier.inference.batches import GeneBlocks, full_batch, genes_in_block
 from vihier.inference.device import generator, run_on
 from vihier.inference.progress import Progress
 from vihier.inference.threads import in_threads, keep_freed_memory, one_thread
@@ -103,6 +103,9 @@ def fit_structured(
     probe = GeneBlocks(screen, 2, "cpu", torch.float64)[0]
     with run_on(torch.device("cpu"), torch.float64):
         structure = read_structure(program.model, probe)
+    if not program.known:  # it may treat other genes than the two that were looked at in another way
+        for batch in GeneBlocks(screen, genes_in_block(screen), "cpu", torch.float64):
+            check_structure(structure, program.model, batch)
     cells = screen.n_genes * screen.n_lines
     whole = None
     sweeps = settings.burn_in + THIN * settings.kept

@@ -32,6 +32,8 @@ class Program:
         Given one draw of the sites and a batch, the variables derived from them.
     not_identified : mapping
         Variable -> why the data do not identify it.
+    known : bool
+        Whether it comes with vihier, whose tests hold it to what guides read off it for every gene.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Program:
     priors: Mapping[str, str] = field(default_factory=dict)
     derived: Callable[[Mapping[str, torch.Tensor], Batch], dict[str, torch.Tensor]] | None = None
     not_identified: Mapping[str, str] = field(default_factory=dict)
+    known: bool = False
 
 
 def model_names() -> list[str]:
@@ -70,4 +73,5 @@ def load_program(model: str | Callable[[Batch], Any] | Program, priors: Mapping[
         priors=overrides,
         derived=getattr(module, "derived", None),
         not_identified=getattr(module, "NOT_IDENTIFIED", {}),
+        known=True,
     )
