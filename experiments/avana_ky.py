@@ -17,11 +17,12 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from control_genes import read_gene_sets, separation
+from control_genes import read_gene_sets
 from run_record import SHARED_DATA, Stages, existing, machine, peak_memory_gb
 
 import vihier
 from vihier import plots
+from vihier.diagnostics.control_genes import ControlGenes, separation
 
 QUICK = {"n_genes": 60, "draws": 200, "max_steps": 100}
 
@@ -40,12 +41,13 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def control_figure(effect: pd.DataFrame, sets: dict[str, tuple[set[str], set[str]]], path: Path) -> None:
+def control_figure(effect: pd.DataFrame, sets: dict[str, ControlGenes], path: Path) -> None:
     """Draw how effects of essential and non-essential genes are distributed over all lines."""
     figure, axes = plt.subplots(1, len(sets), figsize=(4.6 * len(sets), 3.2), layout="constrained", sharex=True)
     low, high = np.nanquantile(effect.to_numpy(), (0.001, 0.999))
     for ax, (name, two) in zip(np.atleast_1d(axes), sets.items(), strict=True):
-        for genes, label, colour in zip(two, ("essential", "non-essential"), ("#c2410c", "#22567d"), strict=True):
+        kinds = ((two.essential, "essential", "#c2410c"), (two.nonessential, "non-essential", "#22567d"))
+        for genes, label, colour in kinds:
             values = effect.loc[:, effect.columns.isin(genes)].to_numpy().ravel()
             ax.hist(values, bins=80, range=(low, high), density=True, alpha=0.6, color=colour, label=label)
         ax.set(title=name, xlabel="effect, posterior mean (log2 fold change)", yticks=[])
@@ -89,7 +91,7 @@ def main() -> int:
     with stages.stage("summary"):
         post.summary("effect").to_csv(given.out / "effect.csv", index=False)
         effect = post.moments("effect")["mean"].transpose("depmap_id", "hugo_symbol").to_pandas()
-        by_line = {name: separation(effect, *two) for name, two in sets.items()}
+        by_line = {name: separation(effect, two) for name, two in sets.items()}
     with stages.stage("figures"):
         drawn = figures(post, effect, sets, given.out)
     history = post.group("vi_history")

@@ -191,17 +191,28 @@ def read_genes(path: Path) -> frozenset[str]:
     VihierError
         Not a table.
     """
+    return frozenset(map(symbol_of, read_list(path, GENE_COLUMNS)))
+
+
+def read_list(path: Path, names: Collection[str]) -> list[str]:
+    """Return what a list holds: one label a line, or the column of a table that has one of these names.
+
+    Raises
+    ------
+    VihierError
+        Not a table.
+    """
     try:
         table = open_source(path)
         header = [name.strip().lstrip("\ufeff") for name in table.column_names()]
-        known = [place for place, name in enumerate(header) if _plain(name) in map(_plain, GENE_COLUMNS)]
+        known = [place for place, name in enumerate(header) if _plain(name) in map(_plain, names)]
         place = known[0] if known else 0
         data = table.read([place], ())[place]
     except OSError as error:
         raise fault(str(path), f"cannot be read ({error.strerror or error})", cure="check the file") from error
     found = _label_values(labels(Column(table.name, header[place], header[place], data, table.row_name), key=True))
     listed = found if known else [header[place], *found]  # a plain list has no header
-    return frozenset(symbol_of(gene) for gene in listed if gene is not None)
+    return [label for label in listed if label is not None]
 
 
 def carried_values(column: Column) -> np.ndarray | None:

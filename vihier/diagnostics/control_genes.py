@@ -1,0 +1,120 @@
+"""Reference genes: essential ones, which every line needs, and non-essential ones, which none does.
+
+Hart et al. (2017, G3 7, 2719) give CEGv2 and NEGv1; the Achilles controls come with Chronos (Dempster et al. 2021,
+Genome Biology 22, 343).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+
+from vihier.errors import VihierError
+from vihier.screen.faults import shown
+
+
+@dataclass(frozen=True)
+class ControlGenes:
+    """Symbols of reference genes.
+
+    Attributes
+    ----------
+    essential
+        Genes whose loss every line is expected to suffer from.
+    nonessential
+        Genes whose loss is expected to change nothing.
+
+    Raises
+    ------
+    VihierError
+        A gene is in both.
+
+    Examples
+    --------
+    >>> ControlGenes(frozenset({"POLR2A"}), frozenset({"KRT1", "OR1A1"})).among(["KRAS", "KRT1", "POLR2A"])
+    (array([2]), array([1]))
+    """
+
+    essential: Set[str]
+    nonessential: Set[str]
+
+    def __post_init__(self) -> None:
+        both = sorted(self.essential & self.nonessential)
+        if both:
+            more = f" (and {len(both) - 1:,} more)" if len(both) > 1 else ""
+            raise VihierError(f"control genes: {shown(both[0])}{more} is in both lists; take it out of one of them")
+
+    def among(self, genes: Collection[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return positions of the essential and of the non-essential ones among `genes`.
+
+        Raises
+        ------
+        VihierError
+            None of one kind is there.
+        """
+        listed = list(genes)
+        found = []
+        for kind, symbols in (("essential", self.essential), ("non-essential", self.nonessential)):
+            found.append(np.array([place for place, gene in enumerate(listed) if gene in symbols], dtype=np.int64))
+            if not len(found[-1]):
+                listing = f"{kind} genes: none of the {len(symbols):,} listed is among the {len(listed):,} genes"
+                raise VihierError(f"{listing}; list them by symbol, such as {shown(listed[0])}")
+        return found[0], found[1]
+
+
+def read_control_genes(essential: Path, nonessential: Path) -> ControlGenes:
+    """Read two lists of genes: one a line, or a table with a column 'gene'; as SYMBOL or SYMBOL (ENTREZ).
+
+    Raises
+    ------
+    VihierError
+        A file that cannot be read or is no list; a gene that is in both.
+    """
+    from vihier.screen.importing.maps import read_genes
+
+    return ControlGenes(read_genes(essential), read_genes(nonessential))
+
+
+def separation(effect: pd.DataFrame, controls: ControlGenes) -> pd.DataFrame:
+    """Separate essential from non-essential genes in every line.
+
+    Parameters
+    ----------
+    effect
+        Effects (log2 fold change), lines as rows and genes as columns; missing ones are left out.
+    controls
+        Which genes to take for one and the other.
+
+    Returns
+    -------
+    DataFrame
+        A row a line. ``auroc``: probability that an essential gene has a lower effect than a non-essential one, ties
+        counting half. ``nnmd``: (median of essential - median of non-essential) / MAD of non-essential.
+
+    Raises
+    ------
+    VihierError
+        No gene of one kind is among the columns.
+
+    Examples
+    --------
+    >>> effect = pd.DataFrame([[-2.0, -1.0, 0.0, 1.0, 3.0]], index=["line"], columns=["e1", "e2", "n1", "n2", "n3"])
+    >>> separation(effect, ControlGenes({"e1", "e2"}, {"n1", "n2", "n3"}))
+          auroc  nnmd
+    line    1.0  -2.5
+    """
+    low, high = (effect.iloc[:, places].to_numpy() for places in controls.among(effect.columns))
+    ranks = rankdata(np.hstack([low, high]), axis=1, nan_policy="omit")
+    n_low, n_high = (np.isfinite(part).sum(axis=1) for part in (low, high))
+    mann_whitney = np.nansum(ranks[:, : low.shape[1]], axis=1) - n_low * (n_low + 1) / 2
+    middle = np.nanmedian(high, axis=1)
+    mad = np.nanmedian(np.abs(high - middle[:, None]), axis=1)
+    return pd.DataFrame(
+        {"auroc": 1 - mann_whitney / (n_low * n_high), "nnmd": (np.nanmedian(low, axis=1) - middle) / mad},
+        index=effect.index,
+    )
