@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_faults_tables import COLUMNS, DAMAGE, FRAME_ONLY, parquet, with_column
+from test_faults_tables import COLUMNS, DAMAGE, FRAME_ONLY, parquet
 from test_faults_text import FAULTS, MAPPINGS, TABLE
 from test_read import SAME
 
@@ -200,8 +200,23 @@ TABLES: dict[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], dict[str, Any]]]
 }
 
 
-@pytest.mark.parametrize("kind", ["parquet", "csv"])
-@pytest.mark.parametrize("name", TABLES)
+# Text knows no types: what a column holds shows by and by, and rows are called by their lines.
+IN_TEXT = (
+    "replicate missing late",
+    "two screens",
+    "two genes",
+    "duplicates far apart",
+    "covariates",
+    "numbers, then words",
+    "flags, then numbers",
+    "numbers, then flags",
+    "index that counts",
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [*((name, "parquet") for name in TABLES), *((name, "csv") for name in IN_TEXT)]
+)
 def test_tables(name: str, kind: str, frame: pd.DataFrame, tmp_path: Path) -> None:
     change, options = TABLES[name]
     table = change(many_rows(frame))
@@ -217,9 +232,5 @@ def test_a_label_with_a_nul_is_refused_by_the_store_alone(frame: pd.DataFrame, t
     frame.assign(note=["a", "b\0c", "d", "e"]).to_parquet(tmp_path / "a.parquet")
     assert isinstance(outcome(lambda: read_screen(tmp_path / "a.parquet")), Screen)
     message = outcome(lambda: packed(tmp_path / "a.parquet"))
-    assert message == f"{tmp_path / 'a.parquet'}: column 'note': label 'b\\x00c' holds a NUL, which no file can keep; " \
-        "take it out"  # fmt: skip
-
-
-def test_with_column_is_used() -> None:
-    assert callable(with_column)
+    wrong = "column 'note': label 'b\\x00c' holds a NUL, which no file can keep; take it out"
+    assert message == f"{tmp_path / 'a.parquet'}: {wrong}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vihier.screen.rows import Rows
 from vihier.screen.screen import Screen
 
 
@@ -39,8 +40,8 @@ class Cells:
         return len(self.n)
 
 
-def cell_statistics(screen: Screen) -> Cells:
-    """Return count, mean and within-cell sum of squares for each (sgRNA, line) pair of a screen.
+def cell_statistics(screen: Screen | Rows) -> Cells:
+    """Return count, mean and within-cell sum of squares for each (sgRNA, line) pair of a screen, or of some genes.
 
     The sum of squares is taken about the cell's own mean (two passes), not as a difference of large sums, so it keeps
     its digits when the replicates are close together far from zero.
@@ -55,10 +56,11 @@ def cell_statistics(screen: Screen) -> Cells:
     ([2, 1], [2.0, -1.0], [2.0, 0.0])
     """
     # Canonical order has the rows of a cell side by side.
-    first = np.ones(screen.n_rows, dtype=bool)
+    n_rows = len(screen.lfc)
+    first = np.ones(n_rows, dtype=bool)
     first[1:] = (screen.sgrna[1:] != screen.sgrna[:-1]) | (screen.line[1:] != screen.line[:-1])
     starts = np.flatnonzero(first)
-    n = np.diff(starts, append=screen.n_rows)
+    n = np.diff(starts, append=n_rows)
     mean = np.add.reduceat(screen.lfc, starts) / n
     deviation = screen.lfc - np.repeat(mean, n)
     return Cells(

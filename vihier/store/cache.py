@@ -17,9 +17,9 @@ from vihier.errors import VihierError
 from vihier.inference.progress import Progress
 from vihier.screen.faults import fault
 from vihier.store.layout import FORMAT_VERSION
-from vihier.store.pack import PathLikes, pack
+from vihier.store.pack import pack
 from vihier.store.store import ScreenStore, open_store
-from vihier.store.tables import table_paths
+from vihier.store.tables import PathLikes, table_paths
 
 
 def default_cache() -> Path:
@@ -45,8 +45,8 @@ def cached_store(
 ) -> ScreenStore:
     """Return the store of some tables: one that is kept from before, or packed now.
 
-    A store is found by the tables' paths, sizes and times of change and by the options, and trusted only if the hash
-    of its rows is the one that was written with it. Where a table has changed, its earlier store is removed.
+    Found by the tables' paths, sizes, times of change and the options; trusted only if the hash of its rows is the one
+    written with it. Where a table has changed, its earlier store is removed.
 
     Parameters
     ----------
@@ -55,12 +55,7 @@ def cached_store(
     cache_dir
         Where stores are kept; `default_cache` when None.
     no_cache
-        Pack anew, into a temporary directory that lives as long as the store that is returned.
-
-    Returns
-    -------
-    ScreenStore
-        The store, open.
+        Pack anew, into a temporary directory that lives as long as the store returned.
 
     Raises
     ------
@@ -69,42 +64,40 @@ def cached_store(
 
     Examples
     --------
-    >>> from vihier import simulate
+    >>> import vihier
     >>> folder = Path(tempfile.mkdtemp())
-    >>> table = simulate(folder / "screen.parquet", genes=3, lines=5, seed=1).table
+    >>> table = vihier.simulate(folder / "screen.parquet", genes=3, lines=5, seed=1).table
     >>> first, again = (cached_store(table, cache_dir=folder / "cache") for _ in range(2))
     >>> first.path == again.path, cached_store(table, no_cache=True).hash == first.hash
     (True, True)
     """
-    given = [sources] if isinstance(sources, str | PathLike) else list(sources)
-    paths = table_paths([Path(fspath(each)) for each in given])
-    options: dict[str, Any] = {
-        "columns": dict(columns or {}),
-        "single_lineage": single_lineage,
-        "on_conflict": on_conflict,
-        "sgrna_per_screen": sgrna_per_screen,
-        "covariates": None if covariates is None else sorted(covariates),
-    }
+    paths = table_paths(sources)
+    options: dict[str, Any] = {"columns": dict(columns or {}), "single_lineage": single_lineage}
+    options |= {"on_conflict": on_conflict, "sgrna_per_screen": sgrna_per_screen}
+    options["covariates"] = None if covariates is None else sorted(covariates)
     if no_cache:
-        folder = Path(tempfile.mkdtemp(prefix="vihier-store-"))
-        try:
-            store = _packed(paths, folder / "screen.h5", options, progress)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        weakref.finalize(store, shutil.rmtree, folder, ignore_errors=True)
-        return store
+        return _temporary(paths, options, progress)
     folder = default_cache() if cache_dir is None else Path(fspath(cache_dir))
     tables = _digest([[str(path.resolve()) for path in paths], options, FORMAT_VERSION])
     path = folder / f"{paths[0].stem[:40]}-{tables}-{_digest(_states(paths))}.h5"
-    kept = _kept(path)
-    if kept is not None:
-        return kept
-    _make(folder)
-    store = _packed(paths, path, options, progress)
-    for earlier in folder.glob(f"*-{tables}-*.h5"):
-        if earlier != path:
-            earlier.unlink(missing_ok=True)
+    store = _kept(path)
+    if store is None:
+        _make(folder)
+        store = _packed(paths, path, options, progress)
+        for earlier in folder.glob(f"*-{tables}-*.h5"):
+            if earlier != path:
+                earlier.unlink(missing_ok=True)
+    return store
+
+
+def _temporary(paths: Sequence[Path], options: Mapping[str, Any], progress: Progress | None) -> ScreenStore:
+    folder = Path(tempfile.mkdtemp(prefix="vihier-store-"))
+    try:
+        store = _packed(paths, folder / "screen.h5", options, progress)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    weakref.finalize(store, shutil.rmtree, folder, ignore_errors=True)
     return store
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
@@ -26,12 +26,11 @@ from vihier.store.request import Request
 from vihier.store.sorting import Sorter, final_codes, recount, spilled
 from vihier.store.spill import Spill
 from vihier.store.store import ScreenStore, open_store
-from vihier.store.tables import Tables, table_paths
+from vihier.store.tables import PathLikes, Tables, table_paths
 from vihier.store.writer import StoreWriter
 
 MEGABYTE = 1_000_000
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".tab", ".txt", ".gz", ".parquet", ".pq"})
-PathLikes = str | PathLike[str] | Sequence[str | PathLike[str]]
 
 
 def pack(
@@ -45,16 +44,15 @@ def pack(
     covariates: Iterable[str] | None = None,
     progress: Progress | None = None,
 ) -> ScreenStore:
-    """Write the rows of one or more tables, by gene, to a file that fits are run from.
+    """Write the rows of one or more tables, by gene, to one file: the same one whatever the order of rows and tables.
 
-    Memory does not grow with the rows. Beside the store, a file without a name takes 20 bytes a row and 8 for each
-    covariate until the store is whole. Rows may be in any order, and so may tables: the store is the same.
+    Memory holds a chunk, a million rows or the largest gene. Until the store is whole, a file without a name beside it
+    takes 20 bytes a row and 8 for each covariate.
 
     Parameters
     ----------
     sources
-        Tables as `vihier.read_screen` reads them (no frames), or directories of Parquet files. Their rows are one
-        screen.
+        Files as `vihier.read_screen` reads them, or directories of Parquet files; all rows are one screen.
     store
         The file to write; replaced if it is there.
     columns, single_lineage, on_conflict, sgrna_per_screen
@@ -67,13 +65,12 @@ def pack(
     Returns
     -------
     ScreenStore
-        The store, open. Its hash is that of `vihier.read_screen` of the same rows and columns.
+        Open; its hash is that of `vihier.read_screen` of the same rows and columns.
 
     Raises
     ------
     VihierError
-        As `vihier.read_screen`, in the same words. Of several faults another may be named: the values of a chunk are
-        looked at before what rows of different chunks say of each other.
+        As `vihier.read_screen`, in the same words; of several faults perhaps another, as chunks come one by one.
 
     Warns
     -----
@@ -82,32 +79,29 @@ def pack(
 
     Examples
     --------
-    >>> import tempfile
-    >>> from vihier import simulate
+    >>> import tempfile, vihier
     >>> folder = Path(tempfile.mkdtemp())
-    >>> table = simulate(folder / "screen.parquet", genes=3, lines=5, seed=1).table
-    >>> with pack(table, folder / "screen.h5") as store:
-    ...     print(store.n_genes, len(store.rows_of(slice(0, 2)).lfc) == store.gene_starts[2])
-    3 True
+    >>> table = vihier.simulate(folder / "screen.parquet", genes=3, lines=5, seed=1).table
+    >>> pack(table, folder / "screen.h5").n_genes
+    3
     """
-    if on_conflict not in ("error", "drop"):
-        raise fault(f"on_conflict={on_conflict!r}", "unknown choice", cure="use 'error' or 'drop'")
-    given = [sources] if isinstance(sources, str | PathLike) else list(sources)
-    paths = table_paths([Path(fspath(each)) for each in given])
+    paths = table_paths(sources)
     out = Path(fspath(store))
     _check_output(out, paths)
     tables = Tables(paths, columns)
-    progress = progress or Silent()
     request = Request.of(tables, Options(single_lineage, on_conflict, sgrna_per_screen), covariates)
-    while True:
-        try:
-            report = _pack(request, out, progress)
-            break
-        except ReadAgain as again:
-            request = request.after(again)
+    report = _until_read(request, out, progress or Silent())
     for text in report.warnings:
         warnings.warn(f"{report.source}: {text}", ScreenWarning, stacklevel=2)
     return open_store(out)
+
+
+def _until_read(request: Request, out: Path, progress: Progress) -> ReadReport:
+    while True:
+        try:
+            return _pack(request, out, progress)
+        except ReadAgain as again:
+            request = request.after(again)
 
 
 def _check_output(out: Path, paths: Sequence[Path]) -> None:
@@ -137,9 +131,10 @@ def _pack(request: Request, out: Path, progress: Progress) -> ReadReport:
         with StoreWriter(out, codes, in_float32, read.lfc_in_float32, tables.name) as writer:
             progress.start("sorting", len(codes.index.genes))
             done = 0
-            for rows in one_ahead(sorter.groups()):
-                done += writer.add(rows)
-                progress.update(done)
+            with closing(one_ahead(sorter.groups())) as groups:
+                for rows in groups:
+                    done += writer.add(rows)
+                    progress.update(done)
             if codes.index.replicate_ids is None:
                 warn_of_copies(sorter.copies, findings)
             kept = int(codes.rows_of_gene.sum())
@@ -180,18 +175,20 @@ def _read(
     n_rows = n_kept = 0
     in_float32 = True
     progress.start("reading MB", round(tables.n_bytes / MEGABYTE))
-    for chunk in one_ahead(tables.chunks([*keys.names, "lfc", *(stream.name for stream in streams)])):
-        every = read_lfc(chunk.columns["lfc"])
-        rows = np.flatnonzero(~np.isnan(every))
-        lfc = every[rows]
-        codes = keys.read(chunk, rows)
-        values = {spilled(stream.name): stream.read(chunk, rows) for stream in streams}
-        columns = {"reagent": codes.reagent, "replicate": codes.replicate, "lfc": lfc, **values}
-        spill.append(codes.gene, columns, rows, chunk.first_row)
-        in_float32 = in_float32 and is_exact_in_float32(lfc)
-        n_rows += chunk.n_rows
-        n_kept += len(rows)
-        progress.update(round(chunk.bytes_done / MEGABYTE), {"million rows": n_rows / 1e6})
+    names = [*keys.names, "lfc", *(stream.name for stream in streams)]
+    with closing(one_ahead(tables.chunks(names))) as chunks:
+        for chunk in chunks:
+            every = read_lfc(chunk.columns["lfc"])
+            rows = np.flatnonzero(~np.isnan(every))
+            lfc = every[rows]
+            codes = keys.read(chunk, rows)
+            values = {spilled(stream.name): stream.read(chunk, rows) for stream in streams}
+            columns = {"reagent": codes.reagent, "replicate": codes.replicate, "lfc": lfc, **values}
+            spill.append(codes.gene, columns, rows, chunk.first_row)
+            in_float32 = in_float32 and is_exact_in_float32(lfc)
+            n_rows += chunk.n_rows
+            n_kept += len(rows)
+            progress.update(round(chunk.bytes_done / MEGABYTE), {"million rows": n_rows / 1e6})
     if not n_kept:
         raise tables.column("lfc").fault("every value is missing", cure="give at least one measured row")
     return _Read(n_rows, n_kept, in_float32)

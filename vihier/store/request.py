@@ -44,8 +44,10 @@ class Request:
         Raises
         ------
         VihierError
-            A covariate that is not there, or a column that only some of the tables have.
+            An option that is none, a covariate that is not there, or a column that only some of the tables have.
         """
+        if options.on_conflict not in ("error", "drop"):
+            raise fault(f"on_conflict={options.on_conflict!r}", "unknown choice", cure="use 'error' or 'drop'")
         there = list(dict.fromkeys(name for plan in tables.plans for name in plan.position))
         carried = [name for name in there if name != "lfc" and KINDS.get(name) is not Kind.KEY]
         ignored = {header: why for plan in tables.plans for header, why in plan.ignored.items()}

@@ -14,6 +14,7 @@ from typing import Any
 import h5py
 
 from vihier.errors import VihierError
+from vihier.screen.cells import Cells, cell_statistics
 from vihier.screen.content_hash import content_hash
 from vihier.screen.report import ReadReport
 from vihier.screen.rows import Rows
@@ -143,6 +144,16 @@ class ScreenStore:
             raise VihierError(f"genes {genes}: rows are read by ranges of genes; leave the step out")
         with self._open():
             return self._rows.read(slice(first, max(first, last)))
+
+    def cells_of(self, genes: slice = slice(None)) -> Cells:
+        """Return the cell statistics of consecutive genes, by code; they are not stored but made of the rows.
+
+        Raises
+        ------
+        VihierError
+            A closed or damaged file.
+        """
+        return cell_statistics(self.rows_of(genes))
 
     def to_screen(self) -> Screen:
         """Return the screen with all rows in memory; it equals `vihier.read_screen` of the tables."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike, fspath
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,17 +18,23 @@ from vihier.screen.report import counted
 from vihier.screen.values import Column
 from vihier.store.chunks import CHUNK_ROWS, ChunkedSource, chunked
 
+PathLikes = str | PathLike[str] | Sequence[str | PathLike[str]]
 
-def table_paths(given: Sequence[Path]) -> list[Path]:
+
+def table_paths(given: PathLikes) -> list[Path]:
     """Return the files named, and in the place of a directory all Parquet files below it, by name.
 
     Raises
     ------
     VihierError
-        A directory without Parquet files or with columns in the names of its folders, or a file given twice.
+        No file at all, a directory without Parquet files or with columns in the names of its folders, or a file given
+        twice.
     """
+    listed = [given] if isinstance(given, str | PathLike) else list(given)
+    if not listed:
+        raise fault("no table was given", "there is nothing to read", cure="name at least one")
     paths: list[Path] = []
-    for path in given:
+    for path in (Path(fspath(each)) for each in listed):
         paths += _in_directory(path) if path.is_dir() else [path]
     seen: set[Path] = set()
     for path in paths:
