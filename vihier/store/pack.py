@@ -70,7 +70,7 @@ def pack(
     Raises
     ------
     VihierError
-        As `vihier.read_screen`, in the same words; of several faults perhaps another, as chunks come one by one.
+        As `vihier.read_screen`, in the same words; of several faults perhaps another.
 
     Warns
     -----
@@ -88,8 +88,8 @@ def pack(
     paths = table_paths(sources)
     out = Path(fspath(store))
     _check_output(out, paths)
-    tables = Tables(paths, columns)
-    request = Request.of(tables, Options(single_lineage, on_conflict, sgrna_per_screen), covariates)
+    options = Options(single_lineage, on_conflict, sgrna_per_screen)
+    request = Request.of(Tables(paths, columns), options, covariates)
     report = _until_read(request, out, progress or Silent())
     for text in report.warnings:
         warnings.warn(f"{report.source}: {text}", ScreenWarning, stacklevel=2)

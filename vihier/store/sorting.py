@@ -194,22 +194,36 @@ class Sorter:
 
         replicate = self.codes.replicate[column("replicate")]
         key = _numbered(self._place, sgrna) * len(self._rank) + self._rank[replicate]
-        order = _order_of_different(key)
         lfc = canonical_floats(column("lfc"))
-        if order is not None:
-            covariates = {name: covariate(name)[order] for name in self.covariates}
-        elif self._named:
+        order = _order_of_different(key)
+        if order is None and self._named:
             rows = self.spill.rows(buckets)
             self._note_duplicates(sgrna, replicate, rows if every else rows[kept])
             return None
-        else:
-            covariates = {name: covariate(name) for name in self.covariates}
-            order = np.lexsort([*reversed(covariates.values()), lfc, key])
-            covariates = {name: values[order] for name, values in covariates.items()}
-            tied = (key[order][1:] == key[order][:-1]) & (lfc[order][1:] == lfc[order][:-1])
-            self.ties |= bool(tied.any())
-            self.copies += count_copies([key[order], lfc[order], *covariates.values()])
-        return SortedRows(sgrna[order], replicate[order], lfc[order], covariates)
+        if order is None:
+            # Twice as fast as sorting by two columns. Equal lfc have different ranks, but stand side by side.
+            rank = np.empty(len(lfc), dtype=np.int64)
+            rank[np.argsort(lfc)] = np.arange(len(lfc))
+            order = np.argsort(key * len(lfc) + rank)
+        covariates = {name: covariate(name)[order] for name in self.covariates}
+        found = SortedRows(sgrna[order], replicate[order], lfc[order], covariates)
+        return found if self._named else self._with_ties_in_order(key[order], found)
+
+    def _with_ties_in_order(self, key: np.ndarray, rows: SortedRows) -> SortedRows:
+        """Put rows, sorted by key and lfc, in order by their covariates where both are equal, and count the copies."""
+        again = (key[1:] == key[:-1]) & (rows.lfc[1:] == rows.lfc[:-1])
+        if not again.any():
+            return rows
+        self.ties = True
+        tied = np.flatnonzero(np.append(again, False) | np.append(False, again))
+        key, lfc = key[tied], rows.lfc[tied]
+        values = {name: each[tied] for name, each in rows.covariates.items()}
+        order = np.lexsort([*reversed(values.values()), lfc, key])
+        values = {name: each[order] for name, each in values.items()}
+        self.copies += count_copies([key, lfc, *values.values()])
+        for name, each in values.items():
+            rows.covariates[name][tied] = each  # all else is equal in rows that change places
+        return rows
 
     def _note_duplicates(self, sgrna: np.ndarray, replicate: np.ndarray, rows: np.ndarray) -> None:
         order = np.lexsort([rows, replicate, sgrna])
