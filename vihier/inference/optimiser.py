@@ -18,8 +18,9 @@ from vihier.models.batch import Batch
 # shortened so that in one epoch they do not go further than in this many steps.
 STEPS_AN_EPOCH = 10
 MOST_WATCHED = 2_000
-# One absurd gradient (a draw far out in the tail of a wide scale) moves a parameter by 5 learning rates, and by 32 with
-# Adam's own 0.999; the sd of a scale then fell to a hundredth within a few steps and never came back.
+# For what the genes share. One absurd gradient (a draw far out in the tail of a wide scale) moves a parameter by 5
+# learning rates, and by 32 with Adam's own 0.999; the sd of a scale then fell to a hundredth within a few steps and
+# never came back. The tables of genes and sgRNAs, a row of which has a gradient once an epoch, do better with 0.999.
 BETAS = (0.9, 0.95)
 
 
@@ -73,7 +74,7 @@ class MeanFieldOptimiser:
         tables = [getattr(guide, plate) for plate in LOCAL_PLATES if guide.columns[plate]]
         self._dense = torch.optim.Adam([self._shared], betas=BETAS) if self._shared.numel() else None
         adam = torch.optim.SparseAdam if guide.sparse else torch.optim.Adam
-        self._local = adam(tables, betas=BETAS) if tables else None
+        self._local = adam(tables) if tables else None
         self._contributions: dict[int, torch.Tensor] = {}
         self._sum = torch.zeros_like(self._shared, dtype=torch.float64)
         self._n_batches = n_batches
