@@ -109,7 +109,8 @@ def log_joint(program: Program, batch: Batch, names: Sequence[str], draws: Draws
         return {"": torch.stack([trace.nodes[name]["log_prob"].sum(dtype=torch.float64) for name in names]).sum()}
 
     n_draws = len(next(iter(draws.values())))
-    at_once = max(1, ELEMENTS_AT_ONCE // len(batch.gene))
+    # Some ten arrays of rows x draws live at once.
+    at_once = max(1, ELEMENTS_AT_ONCE // (10 * len(batch.gene)))
     parts = [
         over_draws(of_one, {name: values[start : start + at_once] for name, values in draws.items()})[""]
         for start in range(0, n_draws, at_once)
