@@ -77,9 +77,13 @@ def test_a_place_where_no_file_can_be_is_refused_in_one_line(tmp_path: Path, mon
     for path, said in ((tmp_path, "is a directory"), (tmp_path / "no" / "x.csv", "does not exist")):
         with pytest.raises(VihierError, match=said):
             partial_beside(path)
+
+    def refused(path: Path, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
     # Root may write anywhere, and tests run as root in many containers.
-    monkeypatch.setattr("os.access", lambda path, mode: False)
-    with pytest.raises(VihierError, match="cannot be written to; name a file elsewhere"):
+    monkeypatch.setattr("pathlib.Path.touch", refused)
+    with pytest.raises(VihierError, match="cannot be written: Permission denied; name a file elsewhere"):
         partial_beside(tmp_path / "x.csv")
     assert names_in(tmp_path) == []
 

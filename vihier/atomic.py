@@ -17,6 +17,9 @@ from pathlib import Path
 
 from vihier.errors import VihierError
 
+# Characters kept of a name: with what is added, it must stay below the 255 bytes of most file systems.
+LONGEST = 40
+
 
 @contextmanager
 def renamed_when_whole(path: Path) -> Iterator[Path]:
@@ -61,8 +64,13 @@ def check_writable(path: Path) -> None:
         raise VihierError(f"{path}: is not a plain file; name one")
     if not path.parent.is_dir():
         raise VihierError(f"{path}: the directory {path.parent} does not exist; make it first")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise VihierError(f"{path}: the directory {path.parent} cannot be written to; name a file elsewhere")
+    # Tried, not asked: root, read-only disks and special folders all answer otherwise than they act.
+    probe = _new_name(path)
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise VihierError(f"{path}: cannot be written: {error.strerror or error}; name a file elsewhere") from error
 
 
 def partial_beside(path: Path) -> Path:
@@ -74,12 +82,18 @@ def partial_beside(path: Path) -> Path:
         See `check_writable`.
     """
     check_writable(path)
-    # Cut short: with what is added, the name must stay below the 255 bytes of most file systems.
-    name = path.name[:40]
+    pattern = rf"\.{re.escape(path.name[:LONGEST])}\.{_machine()}-(\d+)-[0-9a-f]{{8}}\.partial"
+    _remove_leftovers(path.parent, re.compile(pattern))
+    return _new_name(path)
+
+
+def _new_name(path: Path) -> Path:
+    return path.with_name(f".{path.name[:LONGEST]}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.partial")
+
+
+def _machine() -> str:
     # Process numbers say nothing of other machines that write to the same shared folder.
-    machine = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
-    _remove_leftovers(path.parent, re.compile(rf"\.{re.escape(name)}\.{machine}-(\d+)-[0-9a-f]{{8}}\.partial"))
-    return path.with_name(f".{name}.{machine}-{os.getpid()}-{secrets.token_hex(4)}.partial")
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 def _remove_leftovers(directory: Path, pattern: re.Pattern[str]) -> None:
