@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pyro.distributions as dist
 import pytest
@@ -14,10 +15,14 @@ from torch import Tensor
 from unit_noise import UnitNoise
 
 import vihier.guides.deviations
+import vihier.guides.gene_chains
 import vihier.guides.interweave
+import vihier.inference.device
 from vihier.guides.block import (
+    SHARED,
     Block,
     Theta,
+    align,
     deviation_sd,
     make_block,
     scale_log_prior,
@@ -26,8 +31,9 @@ from vihier.guides.block import (
     table_variance,
     variances,
 )
-from vihier.guides.deviations import draw_shared_deviations, split_table
+from vihier.guides.deviations import draw_shared_deviations, shared_columns, split_table
 from vihier.guides.evidence import collapse, collapsed_log_joint
+from vihier.guides.gene_chains import GeneChains
 from vihier.guides.interweave import Sweeper
 from vihier.guides.slice_sampler import slice_sample
 from vihier.guides.structure import Location, Scale, Structure, log_joint, read_structure
@@ -43,6 +49,10 @@ Density = Callable[[Tensor], Tensor]
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def keyed(seed: int) -> Callable[..., torch.Generator]:
+    return functools.partial(vihier.inference.device.generator, CPU, seed)
 
 
 # The slice sampler.
@@ -138,6 +148,47 @@ def test_split_table_is_the_conditional_given_the_total() -> None:
 # Moves of scales.
 
 
+def joint_density(structure: Structure, block: Block, theta: Theta, deviations: Theta) -> Tensor:
+    deviations = dict(deviations)
+    for location in structure.table(("sgrna",)):
+        deviations[location.name] = unpad(deviations[location.name], block)
+    values = centre(structure, structure.locations, deviations, {}, block)
+    known = {name: value[..., 0] for name, value in values.items()}
+    known |= {name: value[..., 0].exp() for name, value in theta.items()}
+    jacobian = torch.stack([value.sum() for value in theta.values()]).sum()
+    return log_joint(structure, known, block.batch) + jacobian
+
+
+def stretched(structure: Structure, block: Block, before: Theta, after: Theta) -> Tensor:
+    """Log of the factor by which deviations were stretched, summed over those that are there."""
+    total = torch.zeros((), dtype=F64)
+    for location in structure.locations:
+        ratio = (after[location.name] / before[location.name]).log()
+        total = total + (unpad(ratio, block) if location.plates == ("sgrna",) else ratio).sum()
+    return total
+
+
+class CheckedGenes(GeneChains):
+    """Holds the moves of genes' own scales to the log joint density, as `CheckedSweeper` does those of shared ones."""
+
+    sweeper: CheckedSweeper
+
+    def checked(self, theta: Theta, move: Callable[[], None]) -> None:
+        shared = self.sweeper.shared
+        before = dict(self.deviations)
+        joint = joint_density(self.structure, self.block, theta, shared | before)
+        move()
+        gained = joint_density(self.structure, self.block, theta, shared | self.deviations) - joint
+        everything = (shared | before, shared | self.deviations)
+        self.sweeper.gained(gained + stretched(self.structure, self.block, *everything))
+
+    def move_held(self, theta: Theta, scale: Scale, users: Sequence[Location]) -> None:
+        self.checked(theta, lambda: super(CheckedGenes, self).move_held(theta, scale, users))
+
+    def move_with_rows(self, theta: Theta, scale: Scale, location: Location) -> None:
+        self.checked(theta, lambda: super(CheckedGenes, self).move_with_rows(theta, scale, location))
+
+
 class CheckedSweeper(Sweeper):
     """Holds every move to the log joint density: what a move believes to gain by a step is what is gained.
 
@@ -146,49 +197,39 @@ class CheckedSweeper(Sweeper):
     """
 
     moves: int = 0
-    gains: list[Tensor]
 
-    def joint(self, theta: Theta) -> Tensor:
-        structure, block = self.structure, self.block
-        deviations = dict(self.deviations)
-        for location in structure.table(("sgrna",)):
-            deviations[location.name] = unpad(deviations[location.name], block)
-        values = centre(structure, structure.locations, deviations, {}, block)
-        known = {name: value[..., 0] for name, value in values.items()}
-        known |= {name: value[..., 0].exp() for name, value in theta.items()}
-        jacobian = torch.stack([value.sum() for value in theta.values()]).sum()
-        return log_joint(structure, known, block.batch) + jacobian
+    def __init__(
+        self, structure: Structure, block: Block, monkeypatch: pytest.MonkeyPatch, shared: Theta | None = None
+    ) -> None:
+        super().__init__(structure, [block], keyed(2), shared)
+        checked = CheckedGenes(structure, block, generator(3))
+        checked.sweeper, self.parts = self, [checked]
+        self.gains: list[Tensor] = []
+        monkeypatch.setattr(vihier.guides.interweave, "slice_sample", step_instead(self.gains))
+        monkeypatch.setattr(vihier.guides.gene_chains, "slice_sample", step_instead(self.gains))
 
-    def stretched(self, before: Theta) -> Tensor:
-        """Log of the factor by which deviations were stretched, summed over those that are there."""
-        total = torch.zeros((), dtype=F64)
-        for location in self.structure.locations:
-            ratio = (self.deviations[location.name] / before[location.name]).log()
-            total = total + (unpad(ratio, self.block) if location.plates == ("sgrna",) else ratio).sum()
-        return total
+    @property
+    def deviations(self) -> Theta:
+        return self.shared | self.parts[0].deviations
 
     def checked(self, theta: Theta, move: Callable[[], None]) -> None:
-        complete = len(self.deviations) == len(self.structure.locations)
-        before, joint = dict(self.deviations), self.joint(theta) if complete else None
+        before, joint = self.deviations, joint_density(self.structure, self.block, theta, self.deviations)
         move()
-        believed = self.gains.pop()
-        if joint is not None:
-            gained = self.joint(theta) - joint + self.stretched(before)
-            # Sums of some hundred terms in float64.
-            assert float(believed) == pytest.approx(float(gained), abs=1e-9, rel=1e-9)
-            self.moves += 1
+        gained = joint_density(self.structure, self.block, theta, self.deviations) - joint
+        self.gained(gained + stretched(self.structure, self.block, before, self.deviations))
 
     def _move_noise(self, theta: Theta, scale: Scale) -> None:
         self.checked(theta, lambda: super(CheckedSweeper, self)._move_noise(theta, scale))
 
-    def _move_held(self, theta: Theta, scale: Scale, moved: list[Scale], prior: Callable[..., Tensor]) -> None:
+    def _move_held(self, theta: Theta, scale: Scale, moved: Sequence[Scale], prior: Callable[..., Tensor]) -> None:
         self.checked(theta, lambda: super(CheckedSweeper, self)._move_held(theta, scale, moved, prior))
 
     def _move_with_rows(
-        self, theta: Theta, scale: Scale, family: list[Scale], location: Location, prior: Callable[..., Tensor]
+        self, theta: Theta, scale: Scale, family: Sequence[Scale], location: Location, prior: Callable[..., Tensor]
     ) -> None:
         move = super()._move_with_rows
-        self.checked(theta, lambda: move(theta, scale, family, location, prior))
+        if location.plates not in SHARED:
+            self.checked(theta, lambda: move(theta, scale, family, location, prior))
 
     def _move_collapsed(self, theta: Theta, scale: Scale, weight: Tensor, rhs: Tensor, level: Level) -> None:
         design = shared_design(self.structure, self.block)
@@ -239,17 +280,22 @@ def step_instead(gains: list[Tensor]) -> Callable[..., Tensor]:
 def test_every_move_follows_the_joint_density(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, batch = PROGRAMS[name], whole(SCREEN)
     structure = read_structure(model, batch)
-    sweeper = CheckedSweeper(structure, make_block(structure, batch), generator(4))
-    sweeper.gains = []
-    monkeypatch.setattr(vihier.guides.interweave, "slice_sample", step_instead(sweeper.gains))
+    sweeper = CheckedSweeper(structure, make_block(structure, batch), monkeypatch)
     theta = random_log_scales(model, batch, 1)
     for _ in range(2):
         theta = sweeper.sweep(theta)
     assert sweeper.moves >= 2 * len(structure.scales)
     # What is kept up to date move by move is what the deviations say.
-    kept = [sweeper.columns, sweeper.slots, sweeper.residual]
-    sweeper._fit()
-    for mine, again in zip(kept, [sweeper.columns, sweeper.slots, sweeper.residual], strict=True):
+    part, data = sweeper.parts[0], sweeper.block.data
+    columns, slots = torch.zeros_like(part.columns), torch.zeros_like(part.slots)
+    for location in structure.locations:
+        value = location.reach * sweeper.deviations[location.name]
+        if location.plates == ("sgrna",):
+            slots = slots + value
+        else:
+            columns = columns + align(value, location.plates, ("gene", "line"), sweeper.block)
+    residual = data.line_total[..., None] - data.line_count[..., None] * columns - data.count.mT @ slots
+    for mine, again in zip((part.columns, part.slots, part.residual), (columns, slots, residual), strict=True):
         torch.testing.assert_close(mine.expand(again.shape), again, atol=1e-10, rtol=0)
 
 
@@ -266,12 +312,10 @@ def test_genes_are_swept_with_all_they_share_held(name: str, monkeypatch: pytest
     natural = collapse(structure, theta, block).natural
     assert natural is not None
     shared, _, _ = draw_shared_deviations(structure, theta, block, natural, generator(1))
-    sweeper = CheckedSweeper(structure, block, generator(2), shared)
-    sweeper.gains = []
-    monkeypatch.setattr(vihier.guides.interweave, "slice_sample", step_instead(sweeper.gains))
+    sweeper = CheckedSweeper(structure, block, monkeypatch, shared)
     after = sweeper.sweep(theta)
     assert {site for site in theta if not torch.equal(theta[site], after[site])} == of_genes
-    assert all(torch.equal(sweeper.shared()[site], value) for site, value in shared.items())
+    assert all(torch.equal(sweeper.shared[site], value) for site, value in shared.items())
     assert sweeper.moves >= len(of_genes)
 
 
@@ -285,9 +329,11 @@ def test_locations_of_genes_given_what_they_share(name: str) -> None:
     natural = collapse(structure, theta, block).natural
     assert natural is not None
     shared, column, _ = draw_shared_deviations(structure, theta, block, natural, generator(1))
-    sweeper = Sweeper(structure, block, generator(9), shared)
-    sweeper._draw(theta)
-    sweeper._fit()
+    sweeper = GeneChains(structure, block, generator(9))
+    assert shared_columns(structure, shared, block) is not None
+    torch.testing.assert_close(shared_columns(structure, shared, block), column, atol=1e-10, rtol=0)
+    sweeper.draw_dense(theta, column)
+    sweeper.draw_leaf(theta, column, None)
     spread, random = variances(structure, theta, block), generator(9)
     given = eliminate(block.data, spread, column)
     noise, leaf_noise = (torch.randn(x.shape, generator=random, dtype=F64) for x in (given.scale, given.weight))
@@ -308,8 +354,23 @@ def test_locations_of_genes_given_what_they_share(name: str) -> None:
 # Draws of locations.
 
 
+def joined(structure: Structure, sweeper: Sweeper) -> Theta:
+    """Deviations of all genes' locations, sgRNAs not padded, block by block."""
+    found: Theta = {}
+    for location in structure.locations:
+        if location.plates not in SHARED:
+            parts = [part.deviations[location.name] for part in sweeper.parts]
+            if location.plates == ("sgrna",):
+                parts = [unpad(values, part.block) for values, part in zip(parts, sweeper.parts, strict=True)]
+            found[location.name] = torch.cat(parts)
+    return found
+
+
+@pytest.mark.parametrize("n_genes", [2, 100])
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_draws_of_locations_leave_their_posterior_as_it_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draws_of_locations_leave_their_posterior_as_it_is(
+    name: str, n_genes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Given the scales, a sweep's draw of all locations is affine in the shared ones before it and in its noise.
 
     Shared locations with the exact posterior's mean and covariance go in; the exact joint mean and covariance of all
@@ -318,6 +379,7 @@ def test_draws_of_locations_leave_their_posterior_as_it_is(name: str, monkeypatc
     model, batch = PROGRAMS[name], whole(SCREEN)
     structure = read_structure(model, batch)
     block = make_block(structure, batch)
+    blocks = [make_block(structure, x) for x in GeneBlocks(SCREEN, min(n_genes, SCREEN.n_genes), CPU, F64)]
     one = random_log_scales(model, batch, 1)
 
     def repeat(n: int) -> Theta:
@@ -334,20 +396,23 @@ def test_draws_of_locations_leave_their_posterior_as_it_is(name: str, monkeypatc
         noise = UnitNoise(n, silent)
         monkeypatch.setattr(vihier.guides.deviations, "normal_like", noise)
         monkeypatch.setattr(vihier.guides.interweave, "normal_like", noise)
-        sweeper = Sweeper(structure, block, generator())
-        sweeper.collapsed = []  # their scales are held, so that the draw is affine
-        sweeper.deviations = dict(shared)
-        sweeper._draw(repeat(n))
-        return sweeper.deviations, noise.used
+        monkeypatch.setattr(vihier.guides.gene_chains, "normal_like", noise)
+        sweeper = Sweeper(structure, blocks, keyed(0))
+        sweeper.shared = dict(shared)
+        sweeper.sweep(repeat(n))
+        return sweeper.shared | joined(structure, sweeper), noise.used
 
+    # The scales are held, so that the draw is affine; one block after the other, so that the noise comes in order.
+    held = lambda density, start, random, width=0.0: start  # noqa: E731
+    monkeypatch.setattr(vihier.guides.interweave, "slice_sample", held)
+    monkeypatch.setattr(vihier.guides.gene_chains, "slice_sample", held)
+    monkeypatch.setattr(vihier.guides.interweave, "in_threads", lambda function, items, _: map(function, items))
     n_before = exact_shared(997)[1]
     n_after = sweep_from(exact_shared(997)[0], 997, 1)[1]
     n = 1 + n_before + n_after
     before, _ = exact_shared(n)
     # Draw 0 has no noise at all, the next have one normal each before the sweep, the others during it.
     drawn, _ = sweep_from(before, n, 1 + n_before)
-    for location in structure.table(("sgrna",)):
-        drawn[location.name] = unpad(drawn[location.name], block)
     sites = to_sites(structure, centre(structure, structure.locations, drawn, {}, block))
     dense = dense_model(model, batch, {site: value[..., 0] for site, value in one.items()})
     flat = torch.cat([sites[site].reshape(n, -1) for site in dense.shapes], 1)
@@ -403,8 +468,8 @@ def importance_sample(structure: Structure, block: Block, n: int) -> tuple[Theta
     return theta, torch.softmax(torch.cat(weights), 0)
 
 
-@pytest.mark.parametrize("name", ["additive", "gene_lineage"])
-def test_sweeps_reach_the_posterior_of_the_scales(name: str) -> None:
+@pytest.mark.parametrize(("name", "n_genes"), [("additive", 3), ("gene_lineage", 3), ("additive", 1)])
+def test_sweeps_reach_the_posterior_of_the_scales(name: str, n_genes: int) -> None:
     """1,500 chains from a crude start agree with importance sampling on every scale's distribution."""
     screen = uneven_screen((1, 3, 2), 4)
     batch = whole(screen)
@@ -417,7 +482,8 @@ def test_sweeps_reach_the_posterior_of_the_scales(name: str) -> None:
         theta = {site: 0.3 * torch.randn((*value.shape[:-1], n_chains), dtype=F64) - 1 for site, value in exact.items()}
     effective = float(1 / weight.square().sum())
     assert effective > 500
-    sweeper = Sweeper(structure, block, generator(5))
+    blocks = [make_block(structure, x) for x in GeneBlocks(screen, n_genes, CPU, F64)]
+    sweeper = Sweeper(structure, blocks, keyed(5))
     for _ in range(30):
         theta = sweeper.sweep(theta)
     worst = 0.0

@@ -105,7 +105,7 @@ def test_halved_sds_are_noticed_by_khat(model: str) -> None:
     with run_on(torch.device("cpu"), torch.float64):
         structure = read_structure(load_program(model).model, GeneBlocks(screen, 2)[0])
         whole = make_block(structure, full_batch(screen))
-        fitter = _Fitter(structure, [whole], whole, screen, 0, Settings(), Silent())
+        fitter = _Fitter(structure, [whole], True, screen, 0, Settings(), Silent())
         fitter.start(None)
         fitter.optimise()
 

@@ -234,3 +234,11 @@ def scale_log_prior(structure: Structure, scale: Scale, theta: Theta, block: Blo
             arguments[key] = factor * align(theta[source].exp(), plates, scale.plates, block)
     prior = scale.family(**arguments, validate_args=False)
     return prior.log_prob(x.exp()) + x
+
+
+def of_genes(structure: Structure, theta: Theta, batch: Batch) -> Theta:
+    """Return the log-scales that a batch has: those of its genes, and all shared ones."""
+    return {
+        scale.name: theta[scale.name][batch.gene_idx] if scale.plates == ("gene",) else theta[scale.name]
+        for scale in structure.scales
+    }

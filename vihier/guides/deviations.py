@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
+
 import torch
 from torch import Tensor
 
-from vihier.guides.block import SHARED, Block, Theta, deviation_sd, shared_design
+from vihier.guides.block import SHARED, Block, Theta, align, deviation_sd, shared_design
 from vihier.guides.evidence import shared_posterior
 from vihier.guides.structure import Plates, Structure
 from vihier.kernels.elimination import NaturalParameters, Variances, draw_shared
-from vihier.kernels.shared_tree import SharedVariances
 
 
 def draw_shared_deviations(
@@ -85,56 +87,26 @@ def split_table(
     }
 
 
-def shift_genes(
-    spread: Variances,
-    dense: Tensor,
-    tables: list[Tensor],
-    shared: SharedVariances,
-    filled: Tensor,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Shift a table of all genes up and the coarsest shared one down: only their priors have a say.
+def gene_level(spread: Variances, block: Block) -> tuple[slice, Tensor] | None:
+    """Return which columns of d = (a, m, b) a shift of all genes moves, and their prior precisions.
 
-    Parameters
-    ----------
-    spread, dense
-        Variances of the genes' tables, and draws of d, [B, N, D].
-    tables : list of Tensor
-        Shared deviations over lines, lineages and nothing; the coarsest that there is gets the shift taken off.
-    shared : SharedVariances
-        Their variances.
-    filled : Tensor
-        Which places of [B, K, 1] have an sgRNA.
-
-    Returns
-    -------
-    dense, shift
-        d after the shift, and the shift, [N].
+    The latter are [B, N or 1, columns or 1]. None where genes have no table to shift.
     """
-    prior = (shared.line, shared.lineage, shared.top)
-    at = max(i for i, variance in enumerate(prior) if variance is not None)
-    top, top_variance = tables[at], prior[at]
-    n_slots = filled.shape[1]
     if spread.gene is not None:
-        columns, present = slice(dense.shape[-1] - 1, None), None
-        part, variance = dense[..., columns], spread.gene[..., None]
-    elif spread.sgrna is not None:
-        columns, present = slice(0, n_slots), filled.transpose(1, 2)
-        part, variance = dense[..., columns], spread.sgrna.transpose(1, 2)
-    elif spread.gene_lineage is not None:
-        columns, present = slice(0, None), None
-        part, variance = dense, spread.gene_lineage.transpose(1, 2)
-    else:
-        return dense, torch.zeros_like(tables[2])
-    assert top_variance is not None
-    weights = torch.ones_like(part) / variance if present is None else present / variance.expand_as(part)
-    top_weights = torch.ones_like(top) / top_variance
-    over = (0,) if top.dim() == 2 else ()
-    precision = weights.sum((0, 2)) + (top_weights.sum(over) if over else top_weights)
-    pull = (top * top_weights).sum(over) if over else top * top_weights
-    mean = (pull - (part * weights).sum((0, 2))) / precision
-    shift = mean + precision.rsqrt() * normal_like(mean, generator)
-    tables[at] = top - shift
-    moved = dense.clone()
-    moved[..., columns] += shift[:, None]
-    return moved, shift
+        return slice(-1, None), 1.0 / spread.gene[..., None]
+    if spread.sgrna is not None:
+        filled = block.filled.to(spread.sgrna)[:, None]
+        return slice(0, block.data.count.shape[1]), filled / spread.sgrna.transpose(1, 2)
+    if spread.gene_lineage is not None:
+        return slice(0, None), 1.0 / spread.gene_lineage.transpose(1, 2)
+    return None
+
+
+def shared_columns(structure: Structure, deviations: Theta, block: Block) -> Tensor | None:
+    """Add the shared locations' deviations up to the shared part of each line's mean, [C, N]; None where none is."""
+    parts = [
+        align(location.reach * deviations[location.name], location.plates, ("line",), block)
+        for location in structure.locations
+        if location.plates in SHARED
+    ]
+    return reduce(add, parts).expand(block.batch.n_lines, -1) if parts else None

@@ -18,8 +18,8 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from vihier.guides.block import SHARED, Block, Theta, deviation_sd, make_block, shared_design, table_variance, variances
+from vihier.guides.deviations import split_genes, split_shared
 from vihier.guides.evidence import collapse, shared_posterior, sum_natural
-from vihier.guides.interweave import split_genes, split_shared
 from vihier.guides.scales import ScaleGuide
 from vihier.guides.structure import Plates, Structure, read_structure, to_program
 from vihier.guides.values import centre, locations_of, unpad

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,28 +11,21 @@ import torch
 from torch import Tensor
 
 from vihier.diagnostics.psis import KHAT_LIMIT
-from vihier.guides.block import SHARED, Block, Theta, make_block, take_genes, variances
+from vihier.guides.block import SHARED, Block, Theta, make_block, of_genes, take_genes, variances
+from vihier.guides.deviations import split_genes
 from vihier.guides.evidence import gene_log_prior, global_log_prior, shared_posterior
-from vihier.guides.interweave import Sweeper, split_genes
+from vihier.guides.interweave import Sweeper
 from vihier.guides.scales import ScaleGuide
 from vihier.guides.structure import Structure
 from vihier.guides.trust import Trust, columns_of, shared_log_densities
 from vihier.guides.values import centre, locations_of, to_sites, unpad
 from vihier.inference.device import generator
-from vihier.inference.threads import in_threads
+from vihier.inference.threads import in_threads, one_thread
 from vihier.kernels.elimination import Eliminated, NaturalParameters, draw_genes, eliminate
 from vihier.models.batch import Batch
 
 GENE_SWEEPS = 4
 DRAWS_AT_ONCE = 64
-
-
-def of_genes(structure: Structure, theta: Theta, batch: Batch) -> Theta:
-    """Return the log-scales that a batch has: those of its genes, and all shared ones."""
-    return {
-        scale.name: theta[scale.name][batch.gene_idx] if scale.plates == ("gene",) else theta[scale.name]
-        for scale in structure.scales
-    }
 
 
 @dataclass
@@ -142,19 +136,25 @@ class StructuredFit:
         """Draw the sites of a batch's genes from their exact conditional: site -> [n_draws, *its shape there]."""
         structure, block = self.structure, make_block(self.structure, batch)
         theta = of_genes(structure, self.theta, batch)
-        random = generator(batch.gene_idx.device, self.seed, "locals", int(batch.gene_idx[0]))
-        theta = self._sweep_genes(theta, block, random)
 
-        def draw(at: slice) -> tuple[Theta, Tensor]:
+        def draw(at: slice) -> tuple[Theta, Theta, Tensor]:
+            random = functools.partial(
+                generator, block.slot.device, self.seed, "genes", int(batch.gene_idx[0]), at.start
+            )
             part = {name: value[..., at] for name, value in theta.items()}
+            shared = {name: value[..., at] for name, value in self.shared.items()}
+            part = self._sweep_genes(part, shared, block, random)
             column = None if self.column is None else self.column[:, at]
-            keyed = generator(batch.gene_idx.device, self.seed, "locals", int(batch.gene_idx[0]), at.start)
-            drawn, eliminated = draw_block(structure, part, block, column, keyed)
-            return drawn, eliminated.log_evidence
+            drawn, eliminated = draw_block(structure, part, block, column, random("locals"))
+            return {name: part[name] for name in own}, drawn, eliminated.log_evidence
 
-        drawn = list(in_threads(draw, self._slices(), batch.gene_idx.device))
-        deviations = {name: torch.cat([part[name] for part, _ in drawn], -1) for name in drawn[0][0]}
-        log_evidence = torch.cat([evidence for _, evidence in drawn], 1)
+        own = [scale.name for scale in structure.scales if scale.plates == ("gene",)]
+        with one_thread():
+            parts = list(in_threads(draw, self._slices(), block.slot.device))
+        scales, drawn, evidence = zip(*parts, strict=True)
+        theta |= {name: torch.cat([part[name] for part in scales], -1) for name in own}
+        deviations = {name: torch.cat([part[name] for part in drawn], -1) for name in drawn[0]}
+        log_evidence = torch.cat(evidence, 1)
         self._log_p = self._log_p + (log_evidence + gene_log_prior(structure, theta, block)).sum(0)
         self._log_q = self._log_q + self.guide.gene_log_density(theta, batch.gene_idx).sum(0)
         local = locations_of(structure, False)
@@ -165,16 +165,15 @@ class StructuredFit:
         values |= {scale.name: theta[scale.name].exp() for scale in structure.scales if scale.plates == ("gene",)}
         return to_sites(structure, values)
 
-    def _sweep_genes(self, theta: Theta, block: Block, random: torch.Generator) -> Theta:
+    def _sweep_genes(self, theta: Theta, shared: Theta, block: Block, random: Callable[..., torch.Generator]) -> Theta:
         """Move the scales of genes of which the guide has the wrong shape, given the draws of all that is shared."""
         doubtful = torch.as_tensor(self.trust.genes)[block.batch.gene_idx.cpu()] > KHAT_LIMIT
         genes = doubtful.nonzero()[:, 0].to(block.slot.device)
         if self.swept or not len(genes):
             return theta
-        part = take_genes(block, genes)
         own = [scale.name for scale in self.structure.scales if scale.plates == ("gene",)]
         moved = {**theta, **{name: theta[name][genes] for name in own}}
-        sweeper = Sweeper(self.structure, part, random, self.shared)
+        sweeper = Sweeper(self.structure, [take_genes(block, genes)], random, shared)
         for _ in range(GENE_SWEEPS):
             moved = sweeper.sweep(moved)
         return {**theta, **{name: theta[name].index_copy(0, genes, moved[name]) for name in own}}

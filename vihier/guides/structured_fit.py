@@ -10,25 +10,23 @@ import torch
 from torch import Tensor
 
 from vihier.errors import FitError
-from vihier.guides.block import Block, Theta, make_block, split_by_sgrnas, variances
+from vihier.guides.block import Block, Theta, make_block, of_genes, split_by_sgrnas
+from vihier.guides.deviations import draw_shared_deviations
+from vihier.guides.elbo import blocked_gradient, joint_gradient
 from vihier.guides.evidence import (
     collapse,
-    collapsed_log_joint,
-    gene_log_prior,
-    global_log_prior,
-    shared_posterior,
     sum_natural,
 )
-from vihier.guides.interweave import Sweeper, draw_shared_deviations
+from vihier.guides.interweave import Sweeper
 from vihier.guides.scales import ScaleGuide
 from vihier.guides.structure import Structure, check_structure, read_structure
-from vihier.guides.structured_draws import StructuredFit, of_genes
+from vihier.guides.structured_draws import StructuredFit
 from vihier.guides.trust import guide_trust
 from vihier.inference.batches import GeneBlocks, full_batch, genes_in_block
 from vihier.inference.device import generator, run_on
 from vihier.inference.progress import Progress
 from vihier.inference.threads import in_threads, keep_freed_memory, one_thread
-from vihier.kernels.elimination import NaturalParameters, eliminate
+from vihier.kernels.elimination import NaturalParameters
 from vihier.models.program import Program
 from vihier.screen import Screen
 
@@ -39,12 +37,16 @@ WHOLE_UP_TO = 1_000_000
 SWEEP_BUDGET = 300_000_000
 START_BUDGET = 100_000
 SMALL_SCREEN = 20_000
+SWEPT_UP_TO = 100_000
+START_MEMORY = 40_000_000
+FEWEST_CHAINS = 16
 THIN = 2
 PARTICLE_BUDGET = 12_000
 FEW_PARTICLES = 4
 REFRESH = 10
 WINDOW = 20
 DRIFT = 0.2
+DECAY = 0.8
 """A fit has converged when no global log-scale's mean moved by more of its posterior sd between two windows."""
 
 
@@ -64,6 +66,7 @@ class Settings:
     kept: int = 4
     start_chains: int = 16
     start_sweeps: int = 12
+    start_draws: int = 48
 
 
 def fit_structured(
@@ -84,8 +87,8 @@ def fit_structured(
     Parameters
     ----------
     batch_size : int or None
-        Genes in a block; None for all genes at once where they fit. The result does not depend on it beyond rounding:
-        every step sums over all blocks.
+        Genes in a block; None for all genes at once where they fit. The result does not depend on it beyond Monte Carlo
+        error: every step sums over all blocks.
     init : dict or None
         Log-scales to start from, by site; None starts from short chains on the data.
     max_steps : int or None
@@ -107,22 +110,20 @@ def fit_structured(
         for batch in GeneBlocks(screen, genes_in_block(screen), "cpu", torch.float64):
             check_structure(structure, program.model, batch)
     cells = screen.n_genes * screen.n_lines
-    whole = None
-    sweeps = settings.burn_in + THIN * settings.kept
-    affordable = cells <= SMALL_SCREEN and cells * draws * sweeps // settings.kept <= SWEEP_BUDGET
-    if affordable or (batch_size is None and cells <= WHOLE_UP_TO):
+    n_sweeps = settings.burn_in + THIN * settings.kept
+    swept = cells <= SWEPT_UP_TO and cells * draws * n_sweeps // settings.kept <= SWEEP_BUDGET
+    if batch_size is None and cells <= WHOLE_UP_TO:
         whole = make_block(structure, full_batch(screen, device, dtype))
-    if whole is not None and batch_size is None:
         blocks = [whole] if cells <= SMALL_SCREEN else split_by_sgrnas(whole)
     else:
         # As many genes at once as keep the arrays of a step to some megabytes.
         size = min(batch_size or max(1, BLOCK_ELEMENTS // (8 * screen.n_lines)), screen.n_genes)
         blocks = [make_block(structure, batch) for batch in GeneBlocks(screen, size, device, dtype)]
-    fitter = _Fitter(structure, blocks, whole if affordable else None, screen, seed, settings, progress)
+    fitter = _Fitter(structure, blocks, swept, screen, seed, settings, progress)
     with one_thread():
         fitter.start(init)
         history, converged, reason = fitter.optimise()
-    return fitter.draw(draws, history, converged, reason)
+        return fitter.draw(draws, history, converged, reason)
 
 
 class _Fitter:
@@ -132,7 +133,7 @@ class _Fitter:
         self,
         structure: Structure,
         blocks: Sequence[Block],
-        whole: Block | None,
+        swept: bool,
         screen: Screen,
         seed: int,
         settings: Settings,
@@ -146,7 +147,7 @@ class _Fitter:
         self.like = blocks[0].data.square
         self.guide: ScaleGuide
         self.frozen: NaturalParameters | None = None
-        self.whole = whole
+        self.swept = swept
 
     def _random(self, *keys: int | str) -> torch.Generator:
         return generator(self.like.device, self.seed, *keys)
@@ -155,50 +156,32 @@ class _Fitter:
         return torch.randn(shape, generator=random, dtype=self.like.dtype, device=self.like.device)
 
     def start(self, init: Theta | None) -> None:
-        """Start the guide at log-scales given, or from short interweaving chains on each block by itself."""
+        """Start the guide at log-scales given, or from the moments of a few short interweaving chains."""
         settings, structure = self.settings, self.structure
-        chains = max(2, min(settings.start_chains, START_BUDGET // self.cells))
+        chains = max(2, min(settings.start_chains, max(4, START_BUDGET // self.cells), START_MEMORY // self.cells))
         random = self._random("start")
         theta = {
             scale.name: self._normal(*(self.sizes[plate] for plate in scale.plates), chains, random=random) * 0.3 - 1
             for scale in structure.scales
         }
-        for name, value in (init or {}).items():
-            if name in theta:
-                theta[name] = torch.where(value[..., None].isfinite(), value[..., None].to(self.like), theta[name])
-        mean = {name: value.mean(-1) for name, value in theta.items()}
-        spread: Theta | None = None
-        if init is None:
-            self.progress.start("start", len(self.blocks))
-            spread = {name: torch.zeros_like(value) for name, value in mean.items()}
-            mean = {name: torch.zeros_like(value) for name, value in mean.items()}
-            for number, block in enumerate(self.blocks):
-                pooled = self._start_block(block, of_genes(structure, theta, block.batch), random)
-                share = len(block.batch.gene_idx) / self.sizes["gene"]
-                for scale in structure.scales:
-                    centre, sd = pooled[scale.name].mean(-1), pooled[scale.name].std(-1)
-                    if scale.plates == ("gene",):
-                        mean[scale.name][block.batch.gene_idx] = centre
-                        spread[scale.name][block.batch.gene_idx] = sd
-                    else:
-                        mean[scale.name] += share * centre
-                        spread[scale.name] += (
-                            share**1.5 * sd
-                        )  # blocks are independent: variances add as weights squared
-                self.progress.update(number + 1)
-        self.guide = ScaleGuide(structure, self.sizes, mean)
-        if spread is not None:
-            self.guide.spread(spread)
-
-    def _start_block(self, block: Block, theta: Theta, random: torch.Generator) -> Theta:
-        """Run short chains on one block as if it were a screen, and pool the second half of them."""
-        sweeper = Sweeper(self.structure, block, random)
+        if init is not None:
+            for name, value in init.items():
+                if name in theta:
+                    theta[name] = torch.where(value[..., None].isfinite(), value[..., None].to(self.like), theta[name])
+            self.guide = ScaleGuide(structure, self.sizes, {name: value.mean(-1) for name, value in theta.items()})
+            return
+        n_sweeps = max(settings.start_sweeps, 2 * settings.start_draws // chains)
+        self.progress.start("start", n_sweeps)
+        sweeper = Sweeper(structure, self.blocks, lambda *keys: self._random("start", *keys))
         kept = []
-        for sweep in range(self.settings.start_sweeps):
+        for sweep in range(n_sweeps):
             theta = sweeper.sweep(theta)
-            if sweep >= self.settings.start_sweeps // 2:
+            if sweep >= n_sweeps // 2:
                 kept.append(theta)
-        return {name: torch.cat([x[name] for x in kept], -1) for name in theta}
+            self.progress.update(sweep + 1)
+        pooled = {name: torch.cat([x[name] for x in kept], -1) for name in theta}
+        self.guide = ScaleGuide(structure, self.sizes, {name: value.mean(-1) for name, value in pooled.items()})
+        self.guide.spread({name: value.std(-1) for name, value in pooled.items()})
 
     def optimise(self) -> tuple[dict[str, np.ndarray], bool, str]:
         """Maximise the ELBO; stop when the global means stand still between windows."""
@@ -239,7 +222,7 @@ class _Fitter:
                 )
                 break
             for group in optimiser.param_groups:
-                group["lr"] *= 0.8
+                group["lr"] *= DECAY
         guide.load_state_dict({name: torch.stack([x[name] for x in averaged]).mean(0) for name in averaged[0]})
         for parameter in guide.parameters():
             parameter.requires_grad_(False)
@@ -250,7 +233,7 @@ class _Fitter:
 
     def _noise(self, random: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw standard normals for the globals, [N, E], and the genes' scales, [G, m, N]; antithetic from two on."""
-        fewest = FEW_PARTICLES if self.cells <= SMALL_SCREEN else 1
+        fewest = FEW_PARTICLES if self.cells <= SMALL_SCREEN else 2
         particles = max(fewest, min(self.settings.particles, PARTICLE_BUDGET // self.cells))
         half = max(1, particles // 2)
         e = self._normal(half, len(self.guide.loc), random=random)
@@ -262,73 +245,22 @@ class _Fitter:
     def _step(self, step: int) -> float:
         """Accumulate the gradient of the ELBO and return the ELBO."""
         random = self._random("step", step)
+        noise = self._noise(random)
         if self.cells <= SMALL_SCREEN and len(self.blocks) == 1:
-            return self._joint_step(random)
+            return joint_gradient(self.structure, self.guide, self.blocks[0], noise, self.n_rows)
         if step % REFRESH == 0:
             with torch.no_grad():
                 self.frozen = self._natural(self._centre())
-        return self._blocked_step(random)
-
-    def _joint_step(self, random: torch.Generator) -> float:
-        """One block: the locations shared by genes are integrated out at every draw of the scales."""
-        guide, structure, block = self.guide, self.structure, self.blocks[0]
-        noise, own_noise = self._noise(random)
-        theta, log_q, standard = guide.sample_globals(noise)
-        own, own_log_q = guide.sample_genes(own_noise, standard, block.batch.gene_idx)
-        elbo = collapsed_log_joint(structure, theta | own, block) - log_q - own_log_q.sum(0)
-        (-elbo.mean() / self.n_rows).backward()
-        return float(elbo.detach().mean())
-
-    def _blocked_step(self, random: torch.Generator) -> float:
-        """Many blocks: shared locations are drawn given what genes said of them when it was last summed up.
-
-        With q(u) proportional to p(u) exp(b u - u Lambda u / 2), whose normaliser is Z, log p(u) - log q(u) is
-        log Z - b u + u Lambda u / 2. Each block's gradient is taken while the block is at hand; the sum over blocks is
-        that of all genes at once.
-        """
-        guide, structure = self.guide, self.structure
-        noise, own_noise = self._noise(random)
-        n = len(noise)
-        theta, log_q, standard = guide.sample_globals(noise)
-        held = {name: value.detach().requires_grad_() for name, value in theta.items()}
-        held_standard = standard.detach().requires_grad_()
-        shared = global_log_prior(structure, held, self.blocks[0])
-        column = None
-        correction = 0.0
-        if self.frozen is not None:
-            natural = NaturalParameters(self.frozen.precision.expand(n, -1, -1), self.frozen.rhs.expand(n, -1))
-            shared = shared + shared_posterior(structure, held, self.blocks[0], natural).log_evidence
-            with torch.no_grad():
-                _, column, elements = draw_shared_deviations(structure, held, self.blocks[0], natural, random)
-                said = (natural.rhs.T * elements).sum(0)
-                said = said - 0.5 * (elements * (self.frozen.precision[0] @ elements)).sum(0)
-                correction = float(said.mean())
-        (-shared.sum() / (n * self.n_rows)).backward()
-        total = float((shared.detach() - log_q.detach()).mean()) - correction
-        for block in self.blocks:
-            genes = block.batch.gene_idx
-            own, own_log_q = guide.sample_genes(own_noise[genes], held_standard, genes)
-            both = held | own
-            evidence = eliminate(block.data, variances(structure, both, block), column).log_evidence
-            mine = (evidence + gene_log_prior(structure, both, block) - own_log_q).sum(0)
-            (-mine.sum() / (n * self.n_rows)).backward()
-            total += float(mine.detach().mean())
-        outputs = [*theta.values(), standard, log_q]
-        gradients = [held[name].grad for name in theta]
-        gradients += [held_standard.grad, torch.full_like(log_q, 1 / (n * self.n_rows))]
-        used = [(x, g) for x, g in zip(outputs, gradients, strict=True) if g is not None]
-        torch.autograd.backward([x for x, _ in used], [g for _, g in used])
-        return total
+        return blocked_gradient(self.structure, self.guide, self.blocks, self.frozen, noise, random, self.n_rows)
 
     def draw(self, draws: int, history: dict[str, np.ndarray], converged: bool, reason: str) -> StructuredFit:
         """Draw scales and shared locations; the scales are moved by interweaving sweeps where that is affordable."""
         settings = self.settings
-        swept = self.whole is not None
-        chains = -(-draws // settings.kept) if swept else draws
-        size = max(1, min(chains, ELEMENTS_AT_ONCE // self.cells)) if swept else chains
+        chains = -(-draws // settings.kept) if self.swept else draws
+        size = max(1, min(chains, max(FEWEST_CHAINS, ELEMENTS_AT_ONCE // self.cells))) if self.swept else chains
         chunks = [(number, min(size, chains - first)) for number, first in enumerate(range(0, chains, size))]
         self.progress.start("draw", len(chunks))
-        with torch.no_grad(), one_thread():
+        with torch.no_grad():
             frozen = self._natural(self._centre())
         kept: list[tuple[Theta, Theta]] = []
         for done, drawn in enumerate(in_threads(lambda x: self._draw_chunk(*x, frozen), chunks, self.like.device)):
@@ -348,23 +280,23 @@ class _Fitter:
             frozen=frozen,
             first=self.blocks[0],
             trust=trust,
-            swept=settings.burn_in + THIN * settings.kept if swept else 0,
+            swept=settings.burn_in + THIN * settings.kept if self.swept else 0,
         )
 
     def _draw_chunk(self, number: int, n: int, frozen: NaturalParameters | None) -> list[tuple[Theta, Theta]]:
         """Draw from the guide n times, and sweep: the scales and shared locations at every sweep that is kept."""
         random = self._random("draws", number)
         theta = self._guide_draws(n, random)
-        if self.whole is None:
+        if not self.swept:
             return [(theta, self._draw_shared(theta, random, frozen))]
-        sweeper = Sweeper(self.structure, self.whole, random)
+        sweeper = Sweeper(self.structure, self.blocks, lambda *keys: self._random("draws", number, *keys))
         for _ in range(self.settings.burn_in):
             theta = sweeper.sweep(theta)
         kept = []
         for _ in range(self.settings.kept):
             for _ in range(THIN):
                 theta = sweeper.sweep(theta)
-            kept.append((theta, sweeper.shared()))
+            kept.append((theta, sweeper.shared))
         return kept
 
     def _guide_draws(self, n: int, random: torch.Generator) -> Theta:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,11 +19,15 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+_cores: int | None = None  # what `one_thread` leaves free for `in_threads`
+_here = threading.local()
+
+
 def in_threads(function: Callable[[Item], Result], items: Sequence[Item], device: torch.device) -> Iterator[Result]:
     """Yield what a function makes of each item, in their order, without gradients.
 
-    On the CPU as many items are worked on at once as torch has threads, each by one thread; on other devices one after
-    the other. Random numbers must be keyed to the item.
+    On the CPU as many items are worked on at once as torch has threads, each by one thread; on other devices, and
+    within such a thread, one after the other. Random numbers must be keyed to the item.
 
     Examples
     --------
@@ -30,21 +35,25 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item], device
     [2, 4, 6]
     """
 
-    def without_gradients(item: Item) -> Result:
+    def alone(item: Item) -> Result:
+        _here.busy = True
         with torch.no_grad():  # of this thread only
             return function(item)
 
-    threads = min(torch.get_num_threads(), len(items)) if device.type == "cpu" else 1
-    if threads < 2:
-        yield from map(without_gradients, items)
+    threads = min(_cores or torch.get_num_threads(), len(items))
+    if threads < 2 or device.type != "cpu" or getattr(_here, "busy", False):
+        with torch.no_grad():
+            yield from map(function, items)
         return
     with one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(without_gradients, items)
+        yield from pool.map(alone, items)
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Have torch use one thread for each operation: more are slower on small tensors, many times where cores are busy.
+
+    `in_threads` still uses as many as there were.
 
     Examples
     --------
@@ -52,12 +61,15 @@ def one_thread() -> Iterator[None]:
     ...     torch.get_num_threads()
     1
     """
-    before = torch.get_num_threads()
+    global _cores
+    before, cores = torch.get_num_threads(), _cores
+    _cores = cores or before
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        _cores = cores
 
 
 def keep_freed_memory() -> None:

@@ -1,0 +1,249 @@
+"""One gene block's side of the interweaving sweeps: its genes' own locations and scales, many chains side by side.
+
+What concerns several blocks enters as sums over them; see `vihier.guides.interweave`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vihier.guides.block import SHARED, Block, Theta, align, deviation_sd, scale_log_prior, variances
+from vihier.guides.deviations import gene_level, normal_like, split_genes
+from vihier.guides.slice_sampler import slice_sample
+from vihier.guides.structure import Location, Plates, Scale, Structure
+from vihier.kernels.elimination import Eliminated, Variances, draw_dense, draw_leaf, eliminate, fitted_total
+
+Density = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a block's d say of the shared part t of each line's mean: weight and rhs, [C, N], with e integrated out.
+
+    `level_precision` and `level_pull`, [N], are those of a shift of all its genes: only their prior has a say.
+    """
+
+    weight: Tensor
+    rhs: Tensor
+    level_precision: Tensor
+    level_pull: Tensor
+
+    def __add__(self, other: Said) -> Said:
+        return Said(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    spread: Variances
+    eliminated: Eliminated
+    dense: Tensor
+    left: Tensor
+
+
+def children_of(structure: Structure, scale: Scale) -> list[Scale]:
+    """Return the scales in whose prior a scale is."""
+    return [child for child in structure.scales if scale.name in [source for _, source, _ in child.arguments]]
+
+
+def users_of(structure: Structure, scale: Scale) -> list[Location]:
+    """Return the locations whose deviations a scale scales."""
+    return [location for location in structure.locations if location.scale == scale.name]
+
+
+def element_sums(plates: Plates, cells: Tensor, block: Block) -> Tensor:
+    """Sum a quantity of each gene and line, [B, C, ...], over the elements of a table of genes' columns."""
+    if plates == ("gene", "line"):
+        return cells
+    return cells.sum(1) if plates == ("gene",) else block.data.lineage.T @ cells
+
+
+def sum_to(child: Plates, parent: Plates, values: Tensor, block: Block) -> Tensor:
+    """Sum a table's elements, draws last, by the element of `parent` that each belongs to."""
+    if child == parent:
+        return values
+    axes = tuple(range(values.dim() - 1))
+    if parent == ():
+        return values.sum(axes)
+    if parent == ("gene",):
+        return values.sum(axes[1:])
+    if child[0] == "gene":
+        values, child = values.sum(0), child[1:]
+    return values if child == parent else block.data.lineage.T @ values
+
+
+def own_squares(
+    structure: Structure, theta: Theta, block: Block, location: Location, deviations: Tensor, scale: Scale
+) -> tuple[Tensor, Tensor]:
+    """Count and sum the squares of a location's standardised deviations by element of a scale."""
+    standard = deviations / deviation_sd(structure, location, theta, block)
+    one = torch.ones_like(standard)
+    if location.plates == ("sgrna",):
+        filled = block.filled.to(standard)[..., None]
+        standard, one = standard * filled, one * filled
+    return (
+        sum_to(location.plates, scale.plates, one, block),
+        sum_to(location.plates, scale.plates, standard.square(), block),
+    )
+
+
+def held_density(prior: Density, start: Tensor, number: Tensor, squares: Tensor) -> Density:
+    """Log density of a log-scale with the deviations held; `squares` are standardised at `start`."""
+
+    def density(x: Tensor) -> Tensor:
+        shift = x - start
+        return prior(x) - number * shift - 0.5 * squares * (-2 * shift).exp()
+
+    return density
+
+
+def rows_density(prior: Density, start: Tensor, pull: Tensor, weight: Tensor) -> Density:
+    """Log density of a log-scale that takes its deviations along: with f the factor, the rows say f b - f^2 a / 2."""
+
+    def density(x: Tensor) -> Tensor:
+        factor = (x - start).exp()
+        return prior(x) + factor * pull - 0.5 * factor.square() * weight
+
+    return density
+
+
+class GeneChains:
+    """The chains' state for the genes of one block.
+
+    Attributes
+    ----------
+    deviations : dict
+        Draws of the deviations of the genes' own locations, draws last; sgRNAs padded to [B, K, N].
+    columns, slots, residual : Tensor
+        What all deviations predict, by gene and line [B, C, N] and by sgRNA [B, K, N], and what they leave of the rows'
+        sum in each gene and line.
+    """
+
+    def __init__(self, structure: Structure, block: Block, generator: torch.Generator) -> None:
+        self.structure, self.block, self.generator = structure, block, generator
+        self.deviations: Theta = {}
+        data = block.data
+        self.cell_count = data.line_count[..., None]
+        self.slot_count = data.count.sum(2)[..., None]
+        self.slot_total = data.total.sum(2)[..., None]
+        self.own_scales = [scale for scale in structure.scales if scale.plates == ("gene",)]
+        self._drawn: _Drawn
+
+    def draw_dense(self, theta: Theta, column: Tensor | None) -> Said:
+        """Draw d = (a, m, b) given the shared part of each line's mean, with e integrated out."""
+        data = self.block.data
+        spread = variances(self.structure, theta, self.block)
+        eliminated = eliminate(data, spread, column)
+        dense = draw_dense(eliminated, normal_like(eliminated.scale, self.generator))
+        left = data.line_total[..., None] - fitted_total(data, spread, dense)
+        self._drawn = _Drawn(spread, eliminated, dense, left)
+        weight, rhs = eliminated.weight.sum(0), (left * eliminated.leaf_shrink).sum(0) / spread.noise
+        level = gene_level(spread, self.block)
+        if level is None:
+            return Said(weight, rhs, torch.zeros_like(rhs[0]), torch.zeros_like(rhs[0]))
+        part, weights = dense[..., level[0]], level[1]
+        return Said(weight, rhs, weights.expand_as(part).sum((0, 2)), (part * weights).sum((0, 2)))
+
+    def draw_leaf(self, theta: Theta, column: Tensor | None, shift: Tensor | None) -> None:
+        """Shift d, draw e given the new shared part of each line's mean, and work out what they leave."""
+        drawn, data = self._drawn, self.block.data
+        dense, left = drawn.dense, drawn.left
+        if column is not None:
+            left = left - self.cell_count * (column if shift is None else column + shift)
+        level = gene_level(drawn.spread, self.block)
+        if shift is not None and level is not None:
+            dense[..., level[0]] += shift[:, None]
+        leaf = draw_leaf(drawn.spread, drawn.eliminated, left, normal_like(left, self.generator))
+        del self._drawn
+        self.deviations = split_genes(self.structure, theta, self.block, dense.transpose(1, 2), leaf, self.generator)
+        self.columns = torch.zeros_like(self.cell_count) if column is None else column.expand_as(leaf)
+        self.slots = torch.zeros_like(self.slot_count)
+        for location in self.structure.locations:
+            if location.plates in SHARED:
+                continue
+            part = location.reach * self.deviations[location.name]
+            if location.plates == ("sgrna",):
+                self.slots = self.slots + part
+            else:
+                self.columns = self.columns + align(part, location.plates, ("gene", "line"), self.block)
+        self.residual = data.line_total[..., None] - self.cell_count * self.columns
+        self.residual = self.residual - data.count.transpose(1, 2) @ self.slots
+
+    def _slot_residual(self) -> Tensor:
+        return self.slot_total - self.block.data.count @ self.columns - self.slot_count * self.slots
+
+    def residual_squares(self) -> Tensor:
+        """Sum of the rows' squared residuals, shape [N]: sum y^2 - sum f (y + (y - f))."""
+        data = self.block.data
+        squares = data.square.sum() - (self.columns * (data.line_total[..., None] + self.residual)).sum((0, 1))
+        return squares - (self.slots * (self.slot_total + self._slot_residual())).sum((0, 1))
+
+    def own_squares(self, theta: Theta, scale: Scale, location: Location) -> tuple[Tensor, Tensor]:
+        """Count and sum the squares of a location's standardised deviations by element of a scale."""
+        return own_squares(self.structure, theta, self.block, location, self.deviations[location.name], scale)
+
+    def rows_terms(self, theta: Theta, scale: Scale, location: Location) -> tuple[Tensor, Tensor]:
+        """B and a of `rows_density` for a scale and one location that it scales."""
+        noise = self.block.data.square.new_full(theta[scale.name].shape[-1:], self.structure.noise_factor)
+        if self.structure.noise is not None:
+            noise = noise * theta[self.structure.noise].exp()
+        part = location.reach * self.deviations[location.name]
+        if location.plates == ("sgrna",):
+            count, summed = self.slot_count, self._slot_residual()
+        else:
+            count = element_sums(location.plates, self.cell_count, self.block)
+            summed = element_sums(location.plates, self.residual, self.block)
+        pull = sum_to(location.plates, scale.plates, part * (summed + count * part), self.block)
+        weight = sum_to(location.plates, scale.plates, count * part.square(), self.block)
+        return pull / noise.square(), weight / noise.square()
+
+    def stretch(self, scale: Scale, location: Location, shift: Tensor) -> None:
+        """Grow a location's deviations along with its scale, by exp(shift) over the scale's plates."""
+        part = location.reach * self.deviations[location.name]
+        change = part * (align(shift, scale.plates, location.plates, self.block).exp() - 1)
+        self.deviations[location.name] = self.deviations[location.name] + change / location.reach
+        if location.plates == ("sgrna",):
+            self.slots = self.slots + change
+            self.residual = self.residual - self.block.data.count.transpose(1, 2) @ change
+        else:
+            columns = align(change, location.plates, ("gene", "line"), self.block)
+            self.columns = self.columns + columns
+            self.residual = self.residual - self.cell_count * columns
+
+    def move_scales(self, theta: Theta) -> Theta:
+        """Move the genes' own scales, with the deviations held and with the rows asking; return all scales."""
+        theta = dict(theta)
+        for scale in self.own_scales:
+            users = users_of(self.structure, scale)
+            self.move_held(theta, scale, users)
+            if len(users) == 1:
+                self.move_with_rows(theta, scale, users[0])
+        return theta
+
+    def move_held(self, theta: Theta, scale: Scale, users: Sequence[Location]) -> None:
+        """Move a scale of the genes while the deviations are held."""
+        start = theta[scale.name]
+        number, squares = torch.zeros_like(start), torch.zeros_like(start)
+        for location in users:
+            more, larger = self.own_squares(theta, scale, location)
+            number, squares = number + more, squares + larger
+        density = held_density(lambda x: self._prior(theta, scale, x), start, number, squares)
+        theta[scale.name] = slice_sample(density, start, self.generator)
+
+    def move_with_rows(self, theta: Theta, scale: Scale, location: Location) -> None:
+        """Move a scale of the genes together with the deviations that it scales."""
+        start = theta[scale.name]
+        pull, weight = self.rows_terms(theta, scale, location)
+        density = rows_density(lambda x: self._prior(theta, scale, x), start, pull, weight)
+        theta[scale.name] = slice_sample(density, start, self.generator)
+        self.stretch(scale, location, theta[scale.name] - start)
+
+    def _prior(self, theta: Theta, scale: Scale, x: Tensor) -> Tensor:
+        total = scale_log_prior(self.structure, scale, {**theta, scale.name: x}, self.block)
+        for child in children_of(self.structure, scale):
+            prior = scale_log_prior(self.structure, child, {**theta, scale.name: x}, self.block)
+            total = total + sum_to(child.plates, scale.plates, prior, self.block)
+        return total
