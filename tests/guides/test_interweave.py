@@ -363,6 +363,9 @@ def joined(structure: Structure, sweeper: Sweeper) -> Theta:
             if location.plates == ("sgrna",):
                 parts = [unpad(values, part.block) for values, part in zip(parts, sweeper.parts, strict=True)]
             found[location.name] = torch.cat(parts)
+            if location.plates == ("sgrna",):
+                of_parts = torch.cat([part.block.batch.sgrna_idx for part in sweeper.parts])
+                found[location.name] = found[location.name][of_parts.argsort()]
     return found
 
 

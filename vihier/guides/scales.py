@@ -16,6 +16,7 @@ from vihier.guides.block import Theta
 from vihier.guides.structure import Scale, Structure, refusal
 
 FULL_RANK_UP_TO = 200
+SMALLEST_SD = 1e-3
 
 
 class ScaleGuide(PyroModule):
@@ -72,15 +73,48 @@ class ScaleGuide(PyroModule):
     def _owners(self) -> list[Scale]:
         return [scale for scale, size in zip(self.global_sites, self.sizes, strict=True) for _ in range(size)]
 
-    def spread(self, sd: Theta) -> None:
-        """Set the standard deviations of the log-scales, by site."""
+    def match(self, draws: Theta) -> None:
+        """Take the moments of N draws of the log-scales, correlations shrunk by what so few draws make up.
+
+        The family's member of least Kullback-Leibler divergence from the draws: it covers their tails, where one fitted
+        by the ELBO alone is narrower than the posterior.
+        """
         with torch.no_grad():
-            joined = torch.cat([sd[scale.name].reshape(-1) for scale in self.global_sites])
-            self.unit.copy_(joined.clamp(1e-3, 1.0))
-            self.log_diagonal.copy_(self.unit.log())
-            for i, scale in enumerate(self.gene_sites):
-                self.gene_unit[:, i] = sd[scale.name].clamp(1e-3, 1.0)
-                self.gene_log_diagonal[:, i] = self.gene_unit[:, i].log()
+            flat = self._flat(draws)
+            n, size = flat.shape
+            shift = flat - flat.mean(0)
+            sd = shift.square().mean(0).sqrt().clamp_min(SMALLEST_SD)
+            self.origin.copy_(flat.mean(0))
+            self.unit.copy_(sd)
+            self.steps.zero_()
+            chol = torch.diag(sd)
+            if self.lower is not None:
+                chol = sd[:, None] * torch.linalg.cholesky(
+                    _shrunk((shift / sd).T @ (shift / sd) / n, size / (n + size))
+                )
+                self.lower.copy_(torch.tril(chol, -1) / self.unit[:, None])
+            self.log_diagonal.copy_(chol.diagonal().log())
+            if self.gene_sites:
+                self._match_genes(torch.stack([draws[scale.name] for scale in self.gene_sites], 1), shift)
+
+    def _match_genes(self, values: Tensor, shift: Tensor) -> None:
+        """Take the moments of the genes' own log-scales, [G, m, N], given the shifts of the shared ones, [N, E]."""
+        n = len(shift)
+        regressors = shift[:, self.scalar]
+        self.gene_origin.copy_(values.mean(-1))
+        self.gene_steps.zero_()
+        rest = values - self.gene_origin[..., None]
+        gram = regressors.T @ regressors
+        ridge = torch.diag(gram.diagonal() * (gram.shape[0] / n) + 1e-12)
+        self.gene_slope.copy_(torch.linalg.solve(gram + ridge, regressors.T @ rest.transpose(1, 2)).transpose(1, 2))
+        rest = rest - self.gene_slope @ regressors.T
+        sd = rest.square().mean(-1).sqrt().clamp_min(SMALLEST_SD)
+        self.gene_unit.copy_(sd)
+        standard = rest / sd[..., None]
+        m = values.shape[1]
+        chol = sd[..., None] * torch.linalg.cholesky(_shrunk(standard @ standard.mT / n, m / (n + m)))
+        self.gene_lower.copy_(torch.tril(chol, -1))
+        self.gene_log_diagonal.copy_(chol.diagonal(dim1=-2, dim2=-1).log())
 
     @property
     def loc(self) -> Tensor:
@@ -166,3 +200,9 @@ class ScaleGuide(PyroModule):
         """Log-scales shared by genes, shape [N, E]."""
         parts = [theta[scale.name] if scale.plates else theta[scale.name][None] for scale in self.global_sites]
         return torch.cat(parts).T
+
+
+def _shrunk(correlation: Tensor, weight: float) -> Tensor:
+    """Shrink correlations, [..., E, E], towards none, and make the diagonal one."""
+    eye = torch.eye(correlation.shape[-1], dtype=correlation.dtype, device=correlation.device)
+    return (1 - weight) * correlation * (1 - eye) + eye

@@ -181,7 +181,7 @@ class _Fitter:
             self.progress.update(sweep + 1)
         pooled = {name: torch.cat([x[name] for x in kept], -1) for name in theta}
         self.guide = ScaleGuide(structure, self.sizes, {name: value.mean(-1) for name, value in pooled.items()})
-        self.guide.spread({name: value.std(-1) for name, value in pooled.items()})
+        self.guide.match(pooled)
 
     def optimise(self) -> tuple[dict[str, np.ndarray], bool, str]:
         """Maximise the ELBO; stop when the global means stand still between windows."""
@@ -266,7 +266,11 @@ class _Fitter:
         for done, drawn in enumerate(in_threads(lambda x: self._draw_chunk(*x, frozen), chunks, self.like.device)):
             kept += drawn
             self.progress.update(done + 1)
+        theta = _first([theta for theta, _ in kept], draws)
         with torch.no_grad():
+            if self.swept:  # the draws are better than the guide that they were started from
+                self.guide.match(theta)
+                frozen = self._natural(self._centre())
             trust = guide_trust(self.structure, self.guide, self.blocks, frozen, self._random)
         return StructuredFit(
             structure=self.structure,
@@ -275,7 +279,7 @@ class _Fitter:
             history=history,
             converged=converged,
             reason=reason,
-            theta=_first([theta for theta, _ in kept], draws),
+            theta=theta,
             shared=_first([shared for _, shared in kept], draws),
             frozen=frozen,
             first=self.blocks[0],
