@@ -96,10 +96,11 @@ def take_genes(block: Block, genes: Tensor) -> Block:
     return Block(batch, data, block.slot[sgrnas], member, block.filled[genes, :n_slots])
 
 
-def split_by_sgrnas(block: Block, waste: float = 1.15) -> list[Block]:
+def split_by_sgrnas(block: Block, most_cells: int, waste: float = 1.15) -> list[Block]:
     """Split a block so that no gene is padded to more than `waste` times its number of sgRNAs, and one.
 
-    One gene with 19 sgRNAs would otherwise have all others computed as if they had 19. The parts hold no rows.
+    One gene with 19 sgRNAs would otherwise have all others computed as if they had 19. No part has more than about
+    `most_cells` pairs of a gene and a line, so that several can be worked on at once. The parts hold no rows.
     """
     per_gene = block.filled.sum(1)
     parts = []
@@ -107,7 +108,9 @@ def split_by_sgrnas(block: Block, waste: float = 1.15) -> list[Block]:
     while bool(left.any()):
         chosen = left & (per_gene * waste + 1 >= per_gene[left].max())
         left &= ~chosen
-        parts.append(take_genes(block, chosen.nonzero()[:, 0]))
+        genes = chosen.nonzero()[:, 0]
+        n_parts = -(-len(genes) * block.batch.n_lines // most_cells)
+        parts += [take_genes(block, some) for some in genes.tensor_split(n_parts)]
     return parts
 
 

@@ -73,8 +73,10 @@ class ScaleGuide(PyroModule):
     def _owners(self) -> list[Scale]:
         return [scale for scale, size in zip(self.global_sites, self.sizes, strict=True) for _ in range(size)]
 
-    def match(self, draws: Theta) -> None:
-        """Take the moments of N draws of the log-scales, correlations shrunk by what so few draws make up.
+    def match(self, draws: Theta, correlated: bool = True) -> None:
+        """Take the moments of N draws of the log-scales, or means and sds alone where draws are few.
+
+        Correlations are shrunk by what so many draws make up.
 
         The family's member of least Kullback-Leibler divergence from the draws: it covers their tails, where one fitted
         by the ELBO alone is narrower than the posterior.
@@ -95,9 +97,9 @@ class ScaleGuide(PyroModule):
                 self.lower.copy_(torch.tril(chol, -1) / self.unit[:, None])
             self.log_diagonal.copy_(chol.diagonal().log())
             if self.gene_sites:
-                self._match_genes(torch.stack([draws[scale.name] for scale in self.gene_sites], 1), shift)
+                self._match_genes(torch.stack([draws[scale.name] for scale in self.gene_sites], 1), shift, correlated)
 
-    def _match_genes(self, values: Tensor, shift: Tensor) -> None:
+    def _match_genes(self, values: Tensor, shift: Tensor, correlated: bool) -> None:
         """Take the moments of the genes' own log-scales, [G, m, N], given the shifts of the shared ones, [N, E]."""
         n = len(shift)
         regressors = shift[:, self.scalar]
@@ -106,13 +108,16 @@ class ScaleGuide(PyroModule):
         rest = values - self.gene_origin[..., None]
         gram = regressors.T @ regressors
         ridge = torch.diag(gram.diagonal() * (gram.shape[0] / n) + 1e-12)
-        self.gene_slope.copy_(torch.linalg.solve(gram + ridge, regressors.T @ rest.transpose(1, 2)).transpose(1, 2))
+        slope = torch.linalg.solve(gram + ridge, regressors.T @ rest.transpose(1, 2)).transpose(1, 2)
+        self.gene_slope.copy_(slope * correlated)
         rest = rest - self.gene_slope @ regressors.T
         sd = rest.square().mean(-1).sqrt().clamp_min(SMALLEST_SD)
         self.gene_unit.copy_(sd)
         standard = rest / sd[..., None]
         m = values.shape[1]
-        chol = sd[..., None] * torch.linalg.cholesky(_shrunk(standard @ standard.mT / n, m / (n + m)))
+        chol = sd[..., None] * torch.linalg.cholesky(
+            _shrunk(standard @ standard.mT / n, m / (n + m) if correlated else 1.0)
+        )
         self.gene_lower.copy_(torch.tril(chol, -1))
         self.gene_log_diagonal.copy_(chol.diagonal(dim1=-2, dim2=-1).log())
 

@@ -37,6 +37,7 @@ WHOLE_UP_TO = 1_000_000
 SWEEP_BUDGET = 300_000_000
 START_BUDGET = 100_000
 SMALL_SCREEN = 20_000
+PART_CELLS = 13_000
 SWEPT_UP_TO = 100_000
 START_MEMORY = 40_000_000
 FEWEST_CHAINS = 16
@@ -63,10 +64,10 @@ class Settings:
     particles: int = 8
     learning_rate: float = 0.04
     burn_in: int = 6
-    kept: int = 4
+    kept: int = 8
     start_chains: int = 16
     start_sweeps: int = 12
-    start_draws: int = 48
+    start_draws: int = 32
 
 
 def fit_structured(
@@ -114,7 +115,7 @@ def fit_structured(
     swept = cells <= SWEPT_UP_TO and cells * draws * n_sweeps // settings.kept <= SWEEP_BUDGET
     if batch_size is None and cells <= WHOLE_UP_TO:
         whole = make_block(structure, full_batch(screen, device, dtype))
-        blocks = [whole] if cells <= SMALL_SCREEN else split_by_sgrnas(whole)
+        blocks = [whole] if cells <= SMALL_SCREEN else split_by_sgrnas(whole, PART_CELLS)
     else:
         # As many genes at once as keep the arrays of a step to some megabytes.
         size = min(batch_size or max(1, BLOCK_ELEMENTS // (8 * screen.n_lines)), screen.n_genes)
@@ -181,7 +182,7 @@ class _Fitter:
             self.progress.update(sweep + 1)
         pooled = {name: torch.cat([x[name] for x in kept], -1) for name in theta}
         self.guide = ScaleGuide(structure, self.sizes, {name: value.mean(-1) for name, value in pooled.items()})
-        self.guide.match(pooled)
+        self.guide.match(pooled, correlated=False)
 
     def optimise(self) -> tuple[dict[str, np.ndarray], bool, str]:
         """Maximise the ELBO; stop when the global means stand still between windows."""
@@ -257,7 +258,8 @@ class _Fitter:
         """Draw scales and shared locations; the scales are moved by interweaving sweeps where that is affordable."""
         settings = self.settings
         chains = -(-draws // settings.kept) if self.swept else draws
-        size = max(1, min(chains, max(FEWEST_CHAINS, ELEMENTS_AT_ONCE // self.cells))) if self.swept else chains
+        size = max(FEWEST_CHAINS, ELEMENTS_AT_ONCE // self.cells) if self.swept else chains
+        size = -(-chains // -(-chains // size))  # as many in one chunk as in another
         chunks = [(number, min(size, chains - first)) for number, first in enumerate(range(0, chains, size))]
         self.progress.start("draw", len(chunks))
         with torch.no_grad():
