@@ -180,6 +180,12 @@ class ScaleGuide(PyroModule):
         log_q = -0.5 * (noise.square() + math.log(2 * math.pi)).sum(1) - self.gene_log_diagonal[genes].sum(1)[:, None]
         return {scale.name: values[:, i] for i, scale in enumerate(self.gene_sites)}, log_q
 
+    def centre(self, genes: Tensor) -> Theta:
+        """Return the means of all log-scales, those of some genes, as one draw."""
+        theta, _, standard = self.sample_globals(torch.zeros_like(self.origin)[None])
+        noise = self.gene_origin.new_zeros(len(genes), len(self.gene_sites), 1)
+        return theta | self.sample_genes(noise, standard, genes)[0]
+
     def global_log_density(self, theta: Theta) -> Tensor:
         """Log density, shape [N], of the log-scales shared by genes."""
         shift = self._flat(theta) - self.loc

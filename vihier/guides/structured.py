@@ -18,7 +18,7 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from vihier.guides.block import SHARED, Block, Theta, deviation_sd, make_block, shared_design, table_variance, variances
-from vihier.guides.deviations import split_genes, split_shared
+from vihier.guides.deviations import shared_columns, split_genes, split_shared
 from vihier.guides.evidence import collapse, shared_posterior, sum_natural
 from vihier.guides.scales import ScaleGuide
 from vihier.guides.structure import Plates, Structure, read_structure, to_program
@@ -93,10 +93,7 @@ class StructuredGuide(PyroModule):
         return self._blocks[key]
 
     def _collapse_at_centre(self, block: Block) -> NaturalParameters | None:
-        like = block.data.square
-        theta, _, standard = self.scales.sample_globals(like.new_zeros(1, len(self.scales.origin)))
-        noise = like.new_zeros(len(like), len(self.scales.gene_sites), 1)
-        theta |= self.scales.sample_genes(noise, standard, block.batch.gene_idx)[0]
+        theta = self.scales.centre(block.batch.gene_idx)
         return collapse(self.structure, theta, block).natural
 
     def _remember(self, block: Block, natural: NaturalParameters | None) -> None:
@@ -128,8 +125,7 @@ class StructuredGuide(PyroModule):
     def _shared(self, theta: Theta, block: Block) -> tuple[Theta, Tensor | None]:
         """Draw the shared locations; return their values and their sum for each line, [C, 1]."""
         structure = self.structure
-        design = shared_design(structure, block)
-        if design is None:
+        if shared_design(structure, block) is None:
             return {}, None
         whole = len(block.batch.gene_idx) == block.batch.n_genes
         if whole:
@@ -151,8 +147,7 @@ class StructuredGuide(PyroModule):
         values = centre(structure, locations_of(structure, True), deviations, {}, block)
         for location in locations_of(structure, True):
             self._put(location, values[location.name])
-        elements = totals[: len(design[1])] + design[1] @ totals[len(design[1]) :]
-        return values, elements if design[0] is None else design[0] @ elements
+        return values, shared_columns(structure, deviations, block)
 
     def _locals(self, theta: Theta, block: Block, shared: Theta, column: Tensor | None) -> None:
         """Draw the locations of the block's genes given the shared ones."""

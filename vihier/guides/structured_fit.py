@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vihier.errors import FitError
-from vihier.guides.block import Block, Theta, make_block, of_genes, split_by_sgrnas
+from vihier.guides.block import Block, Theta, make_block, split_by_sgrnas
 from vihier.guides.deviations import draw_shared_deviations
 from vihier.guides.elbo import blocked_gradient, joint_gradient
 from vihier.guides.evidence import (
@@ -251,7 +251,7 @@ class _Fitter:
             return joint_gradient(self.structure, self.guide, self.blocks[0], noise, self.n_rows)
         if step % REFRESH == 0:
             with torch.no_grad():
-                self.frozen = self._natural(self._centre())
+                self.frozen = self._natural_at_centre()
         return blocked_gradient(self.structure, self.guide, self.blocks, self.frozen, noise, random, self.n_rows)
 
     def draw(self, draws: int, history: dict[str, np.ndarray], converged: bool, reason: str) -> StructuredFit:
@@ -263,7 +263,7 @@ class _Fitter:
         chunks = [(number, min(size, chains - first)) for number, first in enumerate(range(0, chains, size))]
         self.progress.start("draw", len(chunks))
         with torch.no_grad():
-            frozen = self._natural(self._centre())
+            frozen = self._natural_at_centre()
         kept: list[tuple[Theta, Theta]] = []
         for done, drawn in enumerate(in_threads(lambda x: self._draw_chunk(*x, frozen), chunks, self.like.device)):
             kept += drawn
@@ -272,7 +272,7 @@ class _Fitter:
         with torch.no_grad():
             if self.swept:  # the draws are better than the guide that they were started from
                 self.guide.match(theta)
-                frozen = self._natural(self._centre())
+                frozen = self._natural_at_centre()
             trust = guide_trust(self.structure, self.guide, self.blocks, frozen, self._random)
         return StructuredFit(
             structure=self.structure,
@@ -312,19 +312,10 @@ class _Fitter:
         genes = torch.arange(self.sizes["gene"], device=self.like.device)
         return theta | guide.sample_genes(own_noise, standard, genes)[0]
 
-    def _centre(self) -> Theta:
-        """Return the centre of the guide, as one draw of all log-scales."""
-        guide = self.guide
-        theta, _, standard = guide.sample_globals(self.like.new_zeros(1, len(guide.origin)))
-        genes = torch.arange(self.sizes["gene"], device=self.like.device)
-        own_noise = self.like.new_zeros(self.sizes["gene"], len(guide.gene_sites), 1)
-        return theta | guide.sample_genes(own_noise, standard, genes)[0]
-
-    def _natural(self, theta: Theta) -> NaturalParameters | None:
-        """Sum what all genes say of the shared locations."""
+    def _natural_at_centre(self) -> NaturalParameters | None:
+        """Sum what all genes say of the shared locations with the scales at the guide's centre."""
         parts = [
-            collapse(self.structure, of_genes(self.structure, theta, block.batch), block).natural
-            for block in self.blocks
+            collapse(self.structure, self.guide.centre(block.batch.gene_idx), block).natural for block in self.blocks
         ]
         return sum_natural(parts)
 
