@@ -9,7 +9,10 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
+from vihier.commands.contrast import contrast
+from vihier.commands.export import export
 from vihier.commands.fit import fit
+from vihier.commands.hits import hits
 from vihier.commands.import_screen import importing
 from vihier.commands.messages import say
 from vihier.commands.models import models
@@ -36,6 +39,11 @@ vihier fits hierarchical Bayesian models to pooled CRISPR screens.
   vihier fit screen.parquet --out fit.h5     fit a model and write its posterior
   vihier summary fit.h5 --var effect --out effect.csv
                                              one row per gene and line: mean, sd, interval
+  vihier hits fit.h5                         the effects whose sign is sure
+  vihier contrast fit.h5 --lineage skin --against rest
+                                             what some lines depend on more than others
+  vihier export fit.h5 --out CRISPRGeneEffect.csv
+                                             effects as a matrix of lines x genes, and other tables
   vihier models                              the models there are
 
 Each command explains itself: vihier fit --help
@@ -71,7 +79,7 @@ def overview(
         typer.echo(OVERVIEW, nl=False)
 
 
-for command in (simulate, validate, pack, fit, summary, models):
+for command in (simulate, validate, pack, fit, summary, hits, contrast, export, models):
     app.command()(command)
 app.add_typer(importing, name="import")
 
