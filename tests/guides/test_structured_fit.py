@@ -85,6 +85,8 @@ def test_diagnostics_are_in_the_file(small) -> None:
     assert diagnostics["khat"].dims == ("hugo_symbol",)
     assert np.isfinite(float(diagnostics["khat_globals"]))
     assert int(diagnostics["sweeps"]) > 0
+    # 13 chains, whose means differ by chance up to four standard errors.
+    assert 0 <= float(diagnostics["sweep_drift"]) < 0.2 + 4 * np.sqrt(2 / 13)
     stats = posterior.group("sample_stats")
     assert np.isfinite(stats["log_p"]).all()
     assert np.isfinite(stats["log_q"]).all()

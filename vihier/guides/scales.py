@@ -82,7 +82,7 @@ class ScaleGuide(PyroModule):
         by the ELBO alone is narrower than the posterior.
         """
         with torch.no_grad():
-            flat = self._flat(draws)
+            flat = self.flat(draws)
             n, size = flat.shape
             shift = flat - flat.mean(0)
             sd = shift.square().mean(0).sqrt().clamp_min(SMALLEST_SD)
@@ -188,7 +188,7 @@ class ScaleGuide(PyroModule):
 
     def global_log_density(self, theta: Theta) -> Tensor:
         """Log density, shape [N], of the log-scales shared by genes."""
-        shift = self._flat(theta) - self.loc
+        shift = self.flat(theta) - self.loc
         diagonal = torch.diag_embed(self.log_diagonal.exp())
         lower = diagonal if self.lower is None else diagonal + self.unit[:, None] * torch.tril(self.lower, -1)
         noise = torch.linalg.solve_triangular(lower, shift.T, upper=False)
@@ -198,7 +198,7 @@ class ScaleGuide(PyroModule):
         """Log density, shape [B, N], of the genes' own log-scales given the shared ones in `theta`."""
         if not self.gene_sites:
             return self.loc.new_zeros(len(genes), next(iter(theta.values())).shape[-1])
-        standard = (self._flat(theta) - self.loc)[:, self.scalar]
+        standard = (self.flat(theta) - self.loc)[:, self.scalar]
         centre = self._gene_loc(genes)[..., None] + self.gene_slope[genes] @ standard.T
         shift = torch.stack([theta[scale.name] for scale in self.gene_sites], 1) - centre
         noise = torch.linalg.solve_triangular(self._gene_chol(genes), shift, upper=False)
@@ -207,7 +207,7 @@ class ScaleGuide(PyroModule):
     def _gene_chol(self, genes: Tensor) -> Tensor:
         return torch.tril(self.gene_lower[genes], -1) + torch.diag_embed(self.gene_log_diagonal[genes].exp())
 
-    def _flat(self, theta: Theta) -> Tensor:
+    def flat(self, theta: Theta) -> Tensor:
         """Log-scales shared by genes, shape [N, E]."""
         parts = [theta[scale.name] if scale.plates else theta[scale.name][None] for scale in self.global_sites]
         return torch.cat(parts).T

@@ -34,7 +34,8 @@ class StructuredFit:
 
     `theta` are log-scales of the whole screen, `shared` deviations of the shared locations; draws last. `frozen` is
     what the genes say of the shared locations at the guide's centre. `swept` is how many interweaving sweeps each chain
-    made; 0 where the draws are the guide's own.
+    made; 0 where the draws are the guide's own. `sweep_drift` is how far the means of the shared log-scales moved from
+    the chains' first draw to their last, in sds; not a number where none was swept.
     """
 
     structure: Structure
@@ -49,6 +50,7 @@ class StructuredFit:
     first: Block
     trust: Trust
     swept: int
+    sweep_drift: float
     not_identified: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -106,6 +108,7 @@ class StructuredFit:
             "khat_globals": ((), np.asarray(self.trust.globals)),
             "khat": (("hugo_symbol",), self.trust.genes),
             "sweeps": ((), np.asarray(self.swept)),
+            "sweep_drift": ((), np.asarray(self.sweep_drift)),
         }
 
     def doubts(self, genes: np.ndarray) -> str | None:

@@ -21,7 +21,7 @@ from vihier.guides.interweave import Sweeper
 from vihier.guides.scales import ScaleGuide
 from vihier.guides.structure import Structure, check_structure, read_structure
 from vihier.guides.structured_draws import StructuredFit
-from vihier.guides.trust import guide_trust
+from vihier.guides.trust import guide_trust, sweep_drift
 from vihier.inference.batches import GeneBlocks, full_batch, genes_in_block
 from vihier.inference.device import generator, run_on
 from vihier.inference.progress import Progress
@@ -33,22 +33,25 @@ from vihier.screen import Screen
 # Sizes in elements of an array [genes, lines, draws], or [genes, sgRNAs, lines] for a block.
 ELEMENTS_AT_ONCE = 200_000
 BLOCK_ELEMENTS = 1_000_000
-WHOLE_UP_TO = 1_000_000
 SWEEP_BUDGET = 300_000_000
 START_BUDGET = 100_000
-SMALL_SCREEN = 20_000
-PART_CELLS = 13_000
-SWEPT_UP_TO = 100_000
 START_MEMORY = 40_000_000
-FEWEST_CHAINS = 16
-THIN = 2
 PARTICLE_BUDGET = 12_000
+# Pairs of a gene and a line: of a screen that is one block and one step, one that is swept, one that is read at once.
+SMALL_SCREEN = 20_000
+SWEPT_UP_TO = 100_000
+WHOLE_UP_TO = 1_000_000
+PART_CELLS = 13_000
+# Chains side by side and draws a step at least, and sweeps between draws of a chain.
+FEWEST_CHAINS = 16
 FEW_PARTICLES = 4
+THIN = 2
+# Steps between sums over all genes of what they say of the shared locations, and in a window of the convergence rule:
+# no global log-scale's mean may move by more than DRIFT of its posterior sd from one window to the next, twice.
 REFRESH = 10
 WINDOW = 20
 DRIFT = 0.2
 DECAY = 0.8
-"""A fit has converged when no global log-scale's mean moved by more of its posterior sd between two windows."""
 
 
 @dataclass
@@ -269,6 +272,14 @@ class _Fitter:
             kept += drawn
             self.progress.update(done + 1)
         theta = _first([theta for theta, _ in kept], draws)
+        drift = np.nan
+        if self.swept:
+            flat = [self.guide.flat(of_chunk) for of_chunk, _ in kept]
+            drift, limit = sweep_drift(
+                torch.cat(flat[:: settings.kept]), torch.cat(flat[settings.kept - 1 :: settings.kept])
+            )
+            if drift > limit:
+                converged, reason = False, f"its chains were still moving: {drift:.2f} sds from first draw to last"
         with torch.no_grad():
             if self.swept:  # the draws are better than the guide that they were started from
                 self.guide.match(theta)
@@ -286,6 +297,7 @@ class _Fitter:
             frozen=frozen,
             first=self.blocks[0],
             trust=trust,
+            sweep_drift=drift,
             swept=settings.burn_in + THIN * settings.kept if self.swept else 0,
         )
 

@@ -23,6 +23,7 @@ from vihier.kernels.elimination import NaturalParameters, SharedPosterior, draw_
 ELEMENTS = 10_000_000
 ELEMENTS_AT_ONCE = 400_000
 N_INNER = 8
+DRIFT_ALLOWED = 0.2
 
 
 @dataclass(frozen=True)
@@ -147,3 +148,30 @@ def shared_log_densities(posterior: SharedPosterior, totals: Tensor) -> tuple[Te
     noise = (posterior.chol.mT @ standard[..., None])[..., 0] - posterior.solution
     log_q = posterior.chol.diagonal(dim1=-2, dim2=-1).log().sum(1) - 0.5 * noise.square().sum(1)
     return -0.5 * standard.square().sum(1), log_q
+
+
+def sweep_drift(first: Tensor, last: Tensor) -> tuple[float, float]:
+    """Say how far chains moved together between two sweeps, and how far they may by chance.
+
+    Parameters
+    ----------
+    first, last : Tensor
+        Log-scales shared by genes of N chains at either sweep, shape [N, E].
+
+    Returns
+    -------
+    drift : float
+        Largest move of a mean over chains, in sds between chains.
+    limit : float
+        `DRIFT_ALLOWED`, and four standard errors of such a move were the chains' two states independent.
+
+    Examples
+    --------
+    >>> chains = torch.randn(500, 3, generator=torch.Generator().manual_seed(0))
+    >>> drift, limit = sweep_drift(chains, chains + 1)
+    >>> round(drift, 1), drift > limit
+    (1.0, True)
+    """
+    spread = (0.5 * (first.var(0) + last.var(0))).sqrt()
+    drift = ((last.mean(0) - first.mean(0)).abs() / spread.clamp_min(1e-12)).max()
+    return float(drift), DRIFT_ALLOWED + 4 * math.sqrt(2 / len(first))
