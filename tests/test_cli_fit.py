@@ -209,3 +209,15 @@ def test_ctrl_c_in_a_fit_ends_with_130_and_leaves_nothing(screen: Path, tmp_path
     assert said.splitlines()[-1] == "vihier: interrupted"
     assert "Traceback" not in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_labels_with_commas_and_reasons_survive_a_summary_in_text(tmp_path: Path) -> None:
+    table = pd.DataFrame({"hugo_symbol": ["A,1"] * 4 + ["B"] * 4, "depmap_id": ["L1", "L2"] * 4, "lineage": "skin"})
+    table = table.assign(sgrna=[f"{gene}{i // 2}" for i, gene in enumerate(table["hugo_symbol"])], lfc=0.1)
+    with vihier.fit(table, "crossed", draws=10, max_steps=2, quiet=True, out=tmp_path / "fit.h5") as post:
+        for variable in ("effect", "beta"):
+            out = tmp_path / f"{variable}.csv"
+            assert main(["summary", str(post.path), "--var", variable, "--out", str(out)]) == 0
+            expected = post.summary(variable)
+            pd.testing.assert_frame_equal(pd.read_csv(out).astype(expected.dtypes.to_dict()), expected)
+    assert "," in pd.read_csv(tmp_path / "beta.csv")["not_identified"][0]

@@ -61,35 +61,12 @@ def summary(
             for number, block in enumerate(blocks):
                 typer.echo(block.to_csv(index=False, header=number == 0), nl=False)
         else:
-            n_rows = write_table(blocks, out)
+            from vihier.answers.tables import needs_quotes, write_rows
+
+            # Text tables quote all labels where one needs it, and reasons are sentences.
+            quoted = var in posterior.not_identified or any(needs_quotes(posterior.labels(x)) for x in posterior.dims)
+            n_rows = write_rows(blocks, out, quoted=quoted)
             typer.echo(f"{out}: {n_rows:,} rows")
-
-
-def write_table(blocks: Iterator[pd.DataFrame], out: Path) -> int:
-    """Write blocks of rows to one table, whole or not at all, and return the number of rows.
-
-    Raises
-    ------
-    VihierError
-        A suffix that is not a table's, or a path that cannot be written.
-    """
-    import pyarrow as pa
-
-    from vihier.atomic import renamed_when_whole
-    from vihier.screen.simulate_table import TableWriter, table_suffix
-
-    suffix = table_suffix(out)
-    tables = (pa.Table.from_pandas(block, preserve_index=False) for block in blocks)
-    first = next(tables)
-    # What pandas would restore a frame from is of no use to other readers, and its index range is the first block's.
-    schema = first.schema.remove_metadata()
-    n_rows = 0
-    with renamed_when_whole(out) as partial, TableWriter(partial, suffix, schema) as writer:
-        for table in (first, *tables):
-            for batch in table.replace_schema_metadata(None).cast(schema).to_batches():
-                writer.write(batch)
-                n_rows += batch.num_rows
-    return n_rows
 
 
 def _show(var: str, blocks: Iterator[pd.DataFrame]) -> None:
