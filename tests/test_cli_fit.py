@@ -211,6 +211,7 @@ def test_ctrl_c_in_a_fit_ends_with_130_and_leaves_nothing(screen: Path, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.filterwarnings("ignore::vihier.FitWarning")
 def test_labels_with_commas_and_reasons_survive_a_summary_in_text(tmp_path: Path) -> None:
     table = pd.DataFrame({"hugo_symbol": ["A,1"] * 4 + ["B"] * 4, "depmap_id": ["L1", "L2"] * 4, "lineage": "skin"})
     table = table.assign(sgrna=[f"{gene}{i // 2}" for i, gene in enumerate(table["hugo_symbol"])], lfc=0.1)
