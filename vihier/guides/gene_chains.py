@@ -75,6 +75,16 @@ def sum_to(child: Plates, parent: Plates, values: Tensor, block: Block) -> Tenso
     return values if child == parent else block.data.lineage.T @ values
 
 
+def log_prior(structure: Structure, theta: Theta, scale: Scale, x: Tensor, block: Block) -> Tensor:
+    """Log prior of a scale's elements at x, with that of the scales in whose prior they are."""
+    at = {**theta, scale.name: x}
+    total = scale_log_prior(structure, scale, at, block)
+    for child in children_of(structure, scale):
+        prior = scale_log_prior(structure, child, at, block)
+        total = total + sum_to(child.plates, scale.plates, prior, block)
+    return total
+
+
 def own_squares(
     structure: Structure, theta: Theta, block: Block, location: Location, deviations: Tensor, scale: Scale
 ) -> tuple[Tensor, Tensor]:
@@ -230,20 +240,13 @@ class GeneChains:
         for location in users:
             more, larger = self.own_squares(theta, scale, location)
             number, squares = number + more, squares + larger
-        density = held_density(lambda x: self._prior(theta, scale, x), start, number, squares)
+        density = held_density(lambda x: log_prior(self.structure, theta, scale, x, self.block), start, number, squares)
         theta[scale.name] = slice_sample(density, start, self.generator)
 
     def move_with_rows(self, theta: Theta, scale: Scale, location: Location) -> None:
         """Move a scale of the genes together with the deviations that it scales."""
         start = theta[scale.name]
         pull, weight = self.rows_terms(theta, scale, location)
-        density = rows_density(lambda x: self._prior(theta, scale, x), start, pull, weight)
+        density = rows_density(lambda x: log_prior(self.structure, theta, scale, x, self.block), start, pull, weight)
         theta[scale.name] = slice_sample(density, start, self.generator)
         self.stretch(scale, location, theta[scale.name] - start)
-
-    def _prior(self, theta: Theta, scale: Scale, x: Tensor) -> Tensor:
-        total = scale_log_prior(self.structure, scale, {**theta, scale.name: x}, self.block)
-        for child in children_of(self.structure, scale):
-            prior = scale_log_prior(self.structure, child, {**theta, scale.name: x}, self.block)
-            total = total + sum_to(child.plates, scale.plates, prior, self.block)
-        return total

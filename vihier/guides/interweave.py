@@ -28,6 +28,7 @@ from vihier.guides.gene_chains import (
     Said,
     children_of,
     held_density,
+    log_prior,
     own_squares,
     rows_density,
     sum_to,
@@ -246,12 +247,7 @@ class Sweeper:
         return scale_log_prior(self.structure, scale, {**theta, scale.name: x}, self.block)
 
     def _prior(self, theta: Theta, scale: Scale, x: Tensor) -> Tensor:
-        """Log prior of a scale's elements at x, with that of the scales whose prior they are in."""
-        total = self._own_prior(theta, scale, x)
-        for child in children_of(self.structure, scale):
-            prior = scale_log_prior(self.structure, child, {**theta, scale.name: x}, self.block)
-            total = total + sum_to(child.plates, scale.plates, prior, self.block)
-        return total
+        return log_prior(self.structure, theta, scale, x, self.block)
 
     def _move(self, theta: Theta, scale: Scale) -> None:
         users, family = users_of(self.structure, scale), children_of(self.structure, scale)
