@@ -17,6 +17,7 @@ from vihier.commands.import_screen import importing
 from vihier.commands.messages import say
 from vihier.commands.models import models
 from vihier.commands.pack import pack
+from vihier.commands.qc import qc
 from vihier.commands.simulate import simulate
 from vihier.commands.summary import summary
 from vihier.commands.validate import validate
@@ -35,6 +36,7 @@ vihier fits hierarchical Bayesian models to pooled CRISPR screens.
   vihier simulate screen.parquet             make a screen to try things on, with its truth
   vihier import --help                       turn counts or fold changes of other tools into a table
   vihier validate screen.parquet             see what is read of a table, what is dropped and why
+  vihier qc screen.parquet                   judge replicates, lines, sgRNAs and batches before a fit
   vihier pack screen.parquet screen.h5       put a screen of any size into a store that is read by gene
   vihier fit screen.parquet --out fit.h5     fit a model and write its posterior
   vihier summary fit.h5 --var effect --out effect.csv
@@ -79,7 +81,7 @@ def overview(
         typer.echo(OVERVIEW, nl=False)
 
 
-for command in (simulate, validate, pack, fit, summary, hits, contrast, export, models):
+for command in (simulate, validate, qc, pack, fit, summary, hits, contrast, export, models):
     app.command()(command)
 app.add_typer(importing, name="import")
 

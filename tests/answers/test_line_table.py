@@ -19,13 +19,13 @@ from known_effects import (
 )
 from numpy.testing import assert_allclose
 
-from vihier.answers import control_scaling, line_table
+from vihier.answers import line_table
 from vihier.diagnostics.control_genes import ControlGenes
 from vihier.posterior.reader import open_posterior
 
 
 def test_it_is_what_the_draws_say(fit: KnownEffects, controls: ControlGenes) -> None:
-    table = line_table(fit.post, controls, control_scaling(fit.post, controls))
+    table = line_table(fit.post, controls)
     assert list(table["depmap_id"]) == LINES and set(table["lineage"]) == set(LINEAGES)
     beta = fit.draws["beta_dev"].astype(np.float64)
     assert_allclose(table["beta_dev"], beta.mean(axis=0), rtol=1e-5, atol=1e-6)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vihier.diagnostics.control_genes import ControlGenes, read_control_genes, separation
+from vihier.diagnostics.control_genes import ControlGenes, precision_recall, read_control_genes, separation
 from vihier.errors import VihierError
 
 GENE_SETS = Path(__file__).resolve().parents[3] / "shared" / "data" / "gene_sets"
@@ -70,3 +70,25 @@ def test_bad_lists_are_refused_in_one_line(
 def test_a_missing_list_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(VihierError, match=r"absent\.txt"):
         read_control_genes(tmp_path / "absent.txt", tmp_path / "absent.txt")
+
+
+def test_precision_and_recall_by_hand() -> None:
+    effect = pd.DataFrame(
+        [[-3.0, -1.0, 2.0, -2.0, 0.0], [0.0, 5.0, np.nan, 0.0, 6.0]],
+        columns=["e1", "e2", "e3", "n1", "n2"],
+    )
+    got = precision_recall(effect, ControlGenes({"e1", "e2", "e3"}, {"n1", "n2"}))
+    # First: e1, n1, e2, n2, e3: precisions 1, 2/3 and 3/5 at the essential ones; all were essential up to e1.
+    # Second: n1 before e1, with which it ties, then e2, n2; e3 is missing: 1/2 and 2/3, and never all essential.
+    np.testing.assert_allclose(got["average_precision"], [(1 + 2 / 3 + 3 / 5) / 3, (1 / 2 + 2 / 3) / 2])
+    np.testing.assert_allclose(got["recall"], [1 / 3, 0.0])
+
+
+def test_recall_lets_in_five_in_a_hundred() -> None:
+    # 19 essential genes, a non-essential one, then 20 more essential ones and another 5 that are not.
+    kinds = [*"e" * 19, "n", *"e" * 20, *"n" * 5]
+    names = [f"{kind}{place}" for place, kind in enumerate(kinds)]
+    effect = pd.DataFrame([np.arange(len(kinds), dtype=float)], columns=names)
+    controls = ControlGenes({n for n in names if n[0] == "e"}, {n for n in names if n[0] == "n"})
+    # 19 of 20 are 95 %, and 39 of 40 more.
+    assert precision_recall(effect, controls)["recall"][0] == 1.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from vihier.answers.control_scaling import ControlScaling
 from vihier.answers.effect_draws import lineages, require_effect
 from vihier.answers.effect_summary import LOWER, UPPER
 from vihier.answers.export import effect_matrix
@@ -15,20 +14,20 @@ from vihier.posterior.reader import Posterior
 
 # Sites that a model may have for each line; of `crossed` only the sum of beta and theta is identified.
 _LINE_EFFECTS = {"beta_plus_theta": "beta_plus_theta_dev", "beta_dev": "beta_dev"}
+LINE_EFFECT_COLUMNS = tuple(_LINE_EFFECTS.values())
+"""What the column of line effects is called."""
 _NOISE = ("sigma", "sigma_line", "noise")
 
 
-def line_table(
-    post: Posterior, controls: ControlGenes | None = None, scaling: ControlScaling | None = None
-) -> pd.DataFrame:
+def line_table(post: Posterior, controls: ControlGenes | None = None) -> pd.DataFrame:
     """Return a table of the lines.
 
     Parameters
     ----------
     post
         A fit with `effect`.
-    controls, scaling
-        Reference genes, and where they are in each line; quality is judged by them.
+    controls
+        Reference genes, by which quality is judged.
 
     Returns
     -------
@@ -41,7 +40,7 @@ def line_table(
     Raises
     ------
     VihierError
-        No `effect` in the fit.
+        No `effect` in the fit, or no control gene of one kind.
     """
     require_effect(post)
     columns: dict[str, np.ndarray] = {"depmap_id": post.labels("depmap_id")}
@@ -54,9 +53,11 @@ def line_table(
         moments = post.moments(noise)
         columns |= {"sigma": moments["mean"].values, "sigma_sd": moments["sd"].values}
     columns["median_effect_sd"] = effect_matrix(post, "sd").median(axis=1).to_numpy()
-    if controls is not None and scaling is not None:
-        columns |= {"nonessential": scaling.zero, "essential": scaling.zero - scaling.unit}
-        judged = separation(effect_matrix(post), controls)
+    if controls is not None:
+        effect = effect_matrix(post)
+        essential, nonessential = (effect.iloc[:, places].median(axis=1) for places in controls.among(effect.columns))
+        columns |= {"nonessential": nonessential.to_numpy(), "essential": essential.to_numpy()}
+        judged = separation(effect, controls)
         columns |= {name: judged[name].to_numpy() for name in ("auroc", "nnmd")}
     return pd.DataFrame(columns)
 

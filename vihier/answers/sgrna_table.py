@@ -18,6 +18,11 @@ SURE_OF_EFFECT = 0.95
 _AT_ONCE = 4096
 
 
+def has_sgrna_effects(post: Posterior) -> bool:
+    """Return whether the model has effects of sgRNAs, and so `sgrna_table` a table."""
+    return {"alpha_dev", "effect_gene"} <= post.variables.keys() and "gene_of_sgrna" in post.group("index")
+
+
 def sgrna_table(post: Posterior, scaling: ControlScaling | None = None) -> pd.DataFrame:
     """Return a table of the sgRNAs.
 

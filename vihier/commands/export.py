@@ -88,7 +88,7 @@ def _write(
         case "sgrnas":
             return write_frame(answers.sgrna_table(post, scaling), out)
         case "lines":
-            return write_frame(answers.line_table(post, controls, scaling), out)
+            return write_frame(answers.line_table(post, controls), out)
         case "long":
             dims = [dim for dim in ("hugo_symbol", "depmap_id", "lineage") if dim in post.dims]
             quoted = any(needs_quotes(post.labels(dim)) for dim in dims)

@@ -118,3 +118,55 @@ def separation(effect: pd.DataFrame, controls: ControlGenes) -> pd.DataFrame:
         {"auroc": 1 - mann_whitney / (n_low * n_high), "nnmd": (np.nanmedian(low, axis=1) - middle) / mad},
         index=effect.index,
     )
+
+
+# Share of true essential genes among those called at which recall is given: a false discovery rate of 5 %.
+PRECISION = 0.95
+
+
+def precision_recall(effect: pd.DataFrame, controls: ControlGenes) -> pd.DataFrame:
+    """Judge every line by its ranking of the control genes, lowest effect first.
+
+    Precision depends on how many genes of each kind there are, so compare lines of one screen, not screens.
+
+    Parameters
+    ----------
+    effect
+        Effects, lines as rows and genes as columns; missing ones are left out.
+    controls
+        Which genes to take for one and the other.
+
+    Returns
+    -------
+    DataFrame
+        A row a line. ``average_precision``: precision averaged over the ranks of the essential genes (the area under
+        the precision-recall curve); of equal effects non-essential genes come first. ``recall``: the largest share of
+        the essential genes found while at least 95 % of those ranked so far are essential.
+
+    Raises
+    ------
+    VihierError
+        No gene of one kind is among the columns.
+
+    Examples
+    --------
+    >>> effect = pd.DataFrame([[-2.0, 0.1, 0.0, 1.0, 3.0]], index=["line"], columns=["e1", "e2", "n1", "n2", "n3"])
+    >>> precision_recall(effect, ControlGenes({"e1", "e2"}, {"n1", "n2", "n3"})).round(3)
+          average_precision  recall
+    line              0.833     0.5
+    """
+    low, high = (effect.iloc[:, places].to_numpy() for places in controls.among(effect.columns))
+    both = np.hstack([high, low])
+    # Missing effects are sorted last, and count as neither.
+    order = np.argsort(both, axis=1, kind="stable")
+    essential = (order >= high.shape[1]) & np.isfinite(np.take_along_axis(both, order, axis=1))
+    found = essential.cumsum(axis=1)
+    precision = found / np.arange(1, both.shape[1] + 1)
+    n_low = np.isfinite(low).sum(axis=1)
+    recalled = np.where(precision >= PRECISION, found, 0).max(axis=1)
+    share = {"average_precision": (precision * essential).sum(axis=1), "recall": recalled}
+    missing = np.full(len(n_low), np.nan)
+    return pd.DataFrame(
+        {name: np.divide(total, n_low, out=missing.copy(), where=n_low > 0) for name, total in share.items()},
+        index=effect.index,
+    )
