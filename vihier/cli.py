@@ -18,6 +18,7 @@ from vihier.commands.messages import say
 from vihier.commands.models import models
 from vihier.commands.pack import pack
 from vihier.commands.qc import qc
+from vihier.commands.report import report
 from vihier.commands.simulate import simulate
 from vihier.commands.summary import summary
 from vihier.commands.validate import validate
@@ -46,6 +47,7 @@ vihier fits hierarchical Bayesian models to pooled CRISPR screens.
                                              what some lines depend on more than others
   vihier export fit.h5 --out CRISPRGeneEffect.csv
                                              effects as a matrix of lines x genes, and other tables
+  vihier report fit.h5 --out report.html     all of it as one page for a browser
   vihier models                              the models there are
 
 Each command explains itself: vihier fit --help
@@ -81,7 +83,7 @@ def overview(
         typer.echo(OVERVIEW, nl=False)
 
 
-for command in (simulate, validate, qc, pack, fit, summary, hits, contrast, export, models):
+for command in (simulate, validate, qc, pack, fit, summary, hits, contrast, export, report, models):
     app.command()(command)
 app.add_typer(importing, name="import")
 
