@@ -42,7 +42,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
 def test_alone_it_shows_the_way_through_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     said = capsys.readouterr().out
-    places = [said.index(f"  vihier {command}") for command in ("simulate", "validate", "fit", "summary", "models")]
+    places = [said.index(f"  vihier {command}") for command in ("simulate", "validate", "models", "fit", "summary")]
     assert places == sorted(places)
 
 

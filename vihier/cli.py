@@ -9,19 +9,8 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from vihier.commands.contrast import contrast
-from vihier.commands.export import export
-from vihier.commands.fit import fit
-from vihier.commands.hits import hits
-from vihier.commands.import_screen import importing
 from vihier.commands.messages import say
-from vihier.commands.models import models
-from vihier.commands.pack import pack
-from vihier.commands.qc import qc
-from vihier.commands.report import report
-from vihier.commands.simulate import simulate
-from vihier.commands.summary import summary
-from vihier.commands.validate import validate
+from vihier.commands.overview import WAY, overview_text
 from vihier.errors import VihierError
 
 REFUSED = 2
@@ -30,28 +19,6 @@ INTERRUPTED = 130
 # The direct base of BadParameter is what every refusal of typer's parser derives from, whether this version of typer
 # brings its own copy of click or depends on click.
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
-
-OVERVIEW = """\
-vihier fits hierarchical Bayesian models to pooled CRISPR screens.
-
-  vihier simulate screen.parquet             make a screen to try things on, with its truth
-  vihier import --help                       turn counts or fold changes of other tools into a table
-  vihier validate screen.parquet             see what is read of a table, what is dropped and why
-  vihier qc screen.parquet                   judge replicates, lines, sgRNAs and batches before a fit
-  vihier pack screen.parquet screen.h5       put a screen of any size into a store that is read by gene
-  vihier fit screen.parquet --out fit.h5     fit a model and write its posterior
-  vihier summary fit.h5 --var effect --out effect.csv
-                                             one row per gene and line: mean, sd, interval
-  vihier hits fit.h5                         the effects whose sign is sure
-  vihier contrast fit.h5 --lineage skin --against rest
-                                             what some lines depend on more than others
-  vihier export fit.h5 --out CRISPRGeneEffect.csv
-                                             effects as a matrix of lines x genes, and other tables
-  vihier report fit.h5 --out report.html     all of it as one page for a browser
-  vihier models                              the models there are
-
-Each command explains itself: vihier fit --help
-"""
 
 app = typer.Typer(
     name="vihier",
@@ -80,12 +47,15 @@ def overview(
         typer.echo(f"vihier {installed('vihier')}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        typer.echo(OVERVIEW, nl=False)
+        typer.echo(overview_text(), nl=False)
 
 
-for command in (simulate, validate, qc, pack, fit, summary, hits, contrast, export, report, models):
-    app.command()(command)
-app.add_typer(importing, name="import")
+for _group, _steps in WAY.items():
+    for _step in _steps:
+        if isinstance(_step.command, typer.Typer):
+            app.add_typer(_step.command, name=_step.name, rich_help_panel=_group)
+        else:
+            app.command(_step.name, rich_help_panel=_group)(_step.command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
