@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce
 from operator import add
 
@@ -32,8 +33,14 @@ def draw_shared_deviations(
     return split_shared(structure, theta, block, totals.to(like), generator), column.to(like), elements
 
 
-def normal_like(like: Tensor, generator: torch.Generator) -> Tensor:
+Normals = torch.Generator | Callable[[Tensor], Tensor]
+"""Where standard normals come from: a generator, or a function of the tensor that they are to be like."""
+
+
+def normal_like(like: Tensor, generator: Normals) -> Tensor:
     """Draw standard normals in the shape, dtype and device of a tensor."""
+    if not isinstance(generator, torch.Generator):
+        return generator(like)
     return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
 
 
@@ -53,7 +60,7 @@ def split_shared(
 
 
 def split_genes(
-    structure: Structure, theta: Theta, block: Block, dense: Tensor, leaf: Tensor, generator: torch.Generator
+    structure: Structure, theta: Theta, block: Block, dense: Tensor, leaf: Tensor, generator: Normals
 ) -> dict[str, Tensor]:
     """Split d = (a, m, b), shape [B, D, N], and e, shape [B, C, N], into the deviations of their locations."""
     deviations: dict[str, Tensor] = {}
@@ -71,7 +78,7 @@ def split_genes(
 
 
 def split_table(
-    structure: Structure, plates: Plates, theta: Theta, block: Block, total: Tensor, generator: torch.Generator
+    structure: Structure, plates: Plates, theta: Theta, block: Block, total: Tensor, generator: Normals
 ) -> dict[str, Tensor]:
     """Draw the deviations of a table's locations given what they sum to (Matheron's rule)."""
     locations = structure.table(plates)

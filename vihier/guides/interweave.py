@@ -90,6 +90,7 @@ class Sweeper:
         self.global_scales = [scale for scale in structure.scales if scale.plates != ("gene",)]
         self.collapsed = [scale for scale in self.global_scales if self._is_collapsed(scale)]
         self.n_rows = sum(float(block.data.count.sum()) for block in blocks)
+        self.noise_width = NOISE_WIDTH
         # Where each block's genes are in the tables of scales.
         ends = torch.tensor([len(block.batch.gene_idx) for block in blocks]).cumsum(0)
         of_blocks = [block.batch.gene_idx for block in blocks]
@@ -115,7 +116,7 @@ class Sweeper:
         said = self._for_parts(lambda i: self.parts[i].draw_dense(mine[i], column))
         shift = None
         if self.draws_shared:
-            shift = self._draw_shared(theta, reduce(add, said))
+            shift = self.draw_shared(theta, reduce(add, said))
             column = shared_columns(self.structure, self.shared, self.block)
             mine = self._of_parts(theta)
 
@@ -134,7 +135,7 @@ class Sweeper:
             if scale.name == self.structure.noise:
                 self._move_noise(theta, scale)
             else:
-                self._move(theta, scale)
+                self.move(theta, scale)
         return theta
 
     def _of_parts(self, theta: Theta) -> list[Theta]:
@@ -153,7 +154,7 @@ class Sweeper:
         assert natural is not None
         self.shared, _, _ = draw_shared_deviations(self.structure, theta, self.block, natural, self.generator)
 
-    def _draw_shared(self, theta: Theta, said: Said) -> Tensor:
+    def draw_shared(self, theta: Theta, said: Said) -> Tensor:
         """Draw the shared scales and locations given d, in one go; return how far d shifts against them.
 
         Scales that are not indexed are drawn with all shared locations integrated out, those of lines and lineages
@@ -227,7 +228,7 @@ class Sweeper:
         squares = squares * (-2 * start).exp() / self.structure.noise_factor**2
         number, own = self._own_squares(theta, scale, [scale])
         density = held_density(lambda x: self._prior(theta, scale, x), start, self.n_rows + number, squares + own)
-        theta[scale.name] = slice_sample(density, start, self.generator, width=NOISE_WIDTH)
+        theta[scale.name] = slice_sample(density, start, self.generator, width=self.noise_width)
 
     def _own_squares(self, theta: Theta, scale: Scale, moved: Sequence[Scale]) -> tuple[Tensor, Tensor]:
         """Count and sum the squares of the standardised deviations whose scales are `moved`, by element of `scale`."""
@@ -249,7 +250,8 @@ class Sweeper:
     def _prior(self, theta: Theta, scale: Scale, x: Tensor) -> Tensor:
         return log_prior(self.structure, theta, scale, x, self.block)
 
-    def _move(self, theta: Theta, scale: Scale) -> None:
+    def move(self, theta: Theta, scale: Scale) -> None:
+        """Move a scale that is shared, and not of shared locations alone; `theta` gets the new value."""
         users, family = users_of(self.structure, scale), children_of(self.structure, scale)
         self._move_held(theta, scale, [scale], self._prior)
         if len(users) == 1:
