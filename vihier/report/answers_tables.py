@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from vihier.answers.control_scaling import ControlScaling
 from vihier.answers.hits import By, hits
 from vihier.answers.line_table import line_table
 from vihier.diagnostics.control_genes import ControlGenes
@@ -72,9 +71,9 @@ def hit_tables(post: Posterior, calling: Calling) -> list[ReportTable]:
     return tables
 
 
-def lines_table(post: Posterior, controls: ControlGenes | None, scaling: ControlScaling | None) -> ReportTable:
+def lines_table(post: Posterior, controls: ControlGenes | None) -> ReportTable:
     """Return the table of lines: their own effect, noise, and how well they separate control genes."""
-    frame = line_table(post, controls, scaling)
+    frame = line_table(post, controls)
     command = "vihier export FIT.h5 --table lines --out lines.csv"
     return ReportTable("lines", "Lines", "In log2 fold change.", command, frame)
 

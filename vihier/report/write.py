@@ -97,7 +97,7 @@ def write_report(
     if has_effect:
         scaling = None if calling.controls is None else control_scaling(post, calling.controls)
         tables = hit_tables(post, calling)
-        quality = [lines_table(post, calling.controls, scaling)]
+        quality = [lines_table(post, calling.controls)]
         pages = _pages(post, genes, tables, scaling, screen)
     page = Page(
         title=post.path.name,
