@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vihier.errors import FitError, FitWarning, ScreenWarning, VihierError
     from vihier.inference.fit import fit
     from vihier.inference.predict import posterior_predictive, prior_predictive
+    from vihier.inference.predict_table import predict
     from vihier.posterior.reader import Posterior, open_posterior
     from vihier.screen.read import read_screen
     from vihier.screen.report import ReadReport
@@ -34,6 +35,7 @@ __all__ = [
     "fit",
     "open_posterior",
     "posterior_predictive",
+    "predict",
     "prior_predictive",
     "read_screen",
     "simulate",
@@ -52,6 +54,7 @@ _HOME = {
     "fit": "vihier.inference.fit",
     "open_posterior": "vihier.posterior.reader",
     "posterior_predictive": "vihier.inference.predict",
+    "predict": "vihier.inference.predict_table",
     "prior_predictive": "vihier.inference.predict",
     "read_screen": "vihier.screen.read",
     "simulate": "vihier.screen.simulate",

@@ -10,7 +10,7 @@ from ragged import ragged_frame, ragged_screen
 
 import vihier
 from vihier.errors import VihierError
-from vihier.inference import predict
+from vihier.inference import predictor
 from vihier.inference.predict import posterior_predictive, prior_predictive
 from vihier.models.batch import Batch
 
@@ -29,7 +29,7 @@ def nested(batch: Batch) -> None:
 
 def test_prior_predictive_has_the_covariance_of_the_program_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = ragged_screen(sgrnas=(2, 5, 3))
-    monkeypatch.setattr(predict, "ELEMENTS_AT_ONCE", 1)  # one gene a block
+    monkeypatch.setattr(predictor, "ELEMENTS_AT_ONCE", 1)  # one gene a block
     rows = prior_predictive(screen, nested, draws=1500, seed=1)
     assert rows.dims == ("chain", "draw", "row") and rows.shape == (1, 1500, screen.n_rows)
     assert rows["hugo_symbol"].to_numpy().tolist() == screen.index.genes[screen.gene].tolist()
@@ -62,8 +62,8 @@ def test_posterior_predictive_has_the_mean_of_the_posterior_and_the_noise_of_the
         assert np.abs(rows.std(("chain", "draw")) - expected).max() < 5 * 0.011
         part = posterior_predictive(fit, screen.subset(genes=["GENE1"]), model=nested, draws=7)
         assert part.shape[1] == 7 and set(part["hugo_symbol"].to_numpy()) == {"GENE1"}
-        with pytest.raises(VihierError, match="is not in the file"):
-            other = ragged_frame().replace({"hugo_symbol": {"GENE0": "GENE9"}})
+        with pytest.raises(VihierError, match="its hugo_symbol is 'GENE9' here and 'GENE0' in"):
+            other = ragged_frame(sgrnas=(6,), n_lines=3).replace({"hugo_symbol": {"GENE0": "GENE9"}})
             posterior_predictive(fit, vihier.read_screen(other), model=nested)
         for draws in (0, 1001):
             with pytest.raises(VihierError, match=f"draws {draws}"):

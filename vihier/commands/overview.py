@@ -13,6 +13,7 @@ from vihier.commands.hits import hits
 from vihier.commands.import_screen import importing
 from vihier.commands.models import models
 from vihier.commands.pack import pack
+from vihier.commands.predict import predict
 from vihier.commands.qc import qc
 from vihier.commands.report import report
 from vihier.commands.simulate import simulate
@@ -68,6 +69,7 @@ WAY: dict[str, tuple[Step, ...]] = {
             "what some lines depend on more than others",
         ),
         Step(export, "export fit.h5 --out CRISPRGeneEffect.csv", "effects as a matrix of lines x genes, other tables"),
+        Step(predict, "predict fit.h5 --new rows.csv", "what the fit expects of rows, also of new sgRNAs or lines"),
     ),
     "Pictures": (Step(report, "report fit.h5 --out report.html", "all of it as one page for a browser"),),
 }

@@ -1,31 +1,30 @@
-"""Rows predicted by a program: from its priors, or from a posterior; gene block by gene block."""
+"""Rows predicted by a program: from its priors, or from a posterior, also of elements that the posterior never saw."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
+import h5py
 import numpy as np
-import pyro
 import torch
 import xarray as xr
 
-from vihier.errors import VihierError
-from vihier.inference.batches import GeneBlocks
-from vihier.inference.device import run_on, seeded
-from vihier.inference.draws import Draws, draw_by_draw
-from vihier.inference.sites import FILE_DIMS, Site, Sites, read_sites
+from vihier.atomic import renamed_when_whole
+from vihier.inference.device import seeded
+from vihier.inference.predictor import CPU, Predictor
 from vihier.models.batch import Batch
 from vihier.models.program import Program, load_program
-from vihier.posterior.layout import ordered_dims
+from vihier.posterior import layout
 from vihier.posterior.reader import Posterior
 from vihier.screen import Screen
 
-# Predicted rows held at a time: 64 MB in float64.
-ELEMENTS_AT_ONCE = 8_000_000
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Model = str | Callable[[Batch], Any] | Program
+Group = Literal["posterior_predictive", "prior_predictive"]
 
 
 def prior_predictive(
@@ -62,18 +61,7 @@ def prior_predictive(
     VihierError
         If the program or a prior is refused.
     """
-    program = load_program(model, priors)
-    blocks, sites = _prepared(program, screen, draws)
-    shared: Draws = {}
-
-    def of_block(batch: Batch) -> Draws:
-        nonlocal shared
-        if not shared:
-            names = [site.name for site in sites.shared]
-            shared = _sampled(program, batch, {}, names, draws, seed) if names else {}
-        return shared
-
-    return _stacked(screen, _predicted(program, sites, blocks, of_block, draws, seed), draws)
+    return _stacked(Predictor.of(None, screen, load_program(model, priors), draws=draws, seed=seed))
 
 
 def posterior_predictive(
@@ -84,18 +72,21 @@ def posterior_predictive(
     seed: int = 0,
     model: Model | None = None,
 ) -> xr.DataArray:
-    """Draw replicate rows of a screen from a posterior.
+    """Draw rows of a screen from a posterior.
+
+    What the posterior does not know of the screen (a new sgRNA, gene, line, lineage, replicate) is drawn from its prior
+    given the posterior's draws of what it belongs to.
 
     Parameters
     ----------
     posterior
-        Of a fit to this screen, or to one that has its sgRNAs, genes and lines.
+        A fit.
     screen
-        Says which rows; its `lfc` is not looked at.
+        Says which rows; its `lfc` is not looked at. A part of the fit's screen, or another one.
     draws
-        How many of the posterior's draws to use, the first ones; None is all.
+        How many of the posterior's draws to use, evenly spaced; None is all.
     seed
-        Of the noise of rows.
+        Of the noise of rows and of what is new.
     model
         The program, for a fit of one's own; the posterior's model by default.
 
@@ -107,94 +98,66 @@ def posterior_predictive(
     Raises
     ------
     VihierError
-        If a label of the screen is not in the posterior, or the posterior lacks a site of the model.
+        If the posterior lacks a site of the model, or an sgRNA is of another gene, a line of another lineage, there.
     """
-    program = load_program(posterior.model if model is None else model, posterior.priors)
-    n_draws = posterior.n_draws * posterior.n_chains
-    wanted = n_draws if draws is None else draws
-    if not 1 <= wanted <= n_draws:
-        raise VihierError(f"draws {wanted}: the posterior has {n_draws}; give 1 to {n_draws}")
-    blocks, sites = _prepared(program, screen, wanted)
-
-    def of_block(batch: Batch) -> Draws:
-        return {site.name: _read(posterior, site, screen, batch)[:wanted] for site in sites.latent}
-
-    return _stacked(screen, _predicted(program, sites, blocks, of_block, wanted, seed), wanted)
+    return _stacked(Predictor.of(posterior, screen, program_of(posterior, model), draws=draws, seed=seed))
 
 
-def _prepared(program: Program, screen: Screen, draws: int) -> tuple[GeneBlocks, Sites]:
-    if draws < 1:
-        raise VihierError(f"draws {draws}: give 1 or more")
-    rows_of_gene = int(np.diff(screen.gene_starts).max())
-    blocks = GeneBlocks(screen, max(1, ELEMENTS_AT_ONCE // (draws * rows_of_gene)))
-    with run_on(torch.device("cpu"), torch.float64, validate=True):
-        sites = read_sites(program.model, blocks[0])
-    if len(sites.observed) != 1:
-        raise VihierError(f"the program observes {', '.join(sites.observed)}: one observed site is wanted")
-    return blocks, sites
+def program_of(posterior: Posterior, model: Model | None = None) -> Program:
+    """Return the program that a posterior is of: `model` where it is given, which a fit of one's own needs."""
+    return load_program(posterior.model if model is None else model, posterior.priors)
 
 
-def _predicted(
-    program: Program,
-    sites: Sites,
-    blocks: GeneBlocks,
-    known: Callable[[Batch], Draws],
-    draws: int,
-    seed: int,
-) -> Iterator[np.ndarray]:
-    """Yield the rows of each block, [draws, rows]."""
-    for batch in blocks:
-        yield _sampled(program, batch, known(batch), sites.observed, draws, seed)[sites.observed[0]].numpy()
+def predicted_rows(predictor: Predictor) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield rows drawn, block by block: where they are in the screen, and their draws, float32 [N, rows]."""
+    for batch, rows, runs in predictor.blocks():
+        values = np.empty((predictor.n_draws, len(batch.gene)), dtype=np.float32)
+        for at, run in runs():
+            values[at] = draw_rows(run.rows, predictor.seed, int(batch.gene_idx[0]), at.start)
+        yield rows, values
 
 
-def _sampled(program: Program, batch: Batch, known: Draws, names: Sequence[str], draws: int, seed: int) -> Draws:
-    """Run a program forward, some sites given: the sites named, [draws, *shape]."""
-    empty = replace(batch, lfc=None)
-
-    def once(draw: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        draw.pop("")
-        nodes = pyro.poutine.trace(pyro.condition(program.model, data=draw)).get_trace(empty).nodes
-        values = {name: nodes[name]["value"] for name in names}
-        return {name: value for name, value in values.items() if value is not None}
-
-    with (
-        run_on(torch.device("cpu"), torch.float64),
-        seeded(torch.device("cpu"), seed, names[0], int(batch.gene_idx[0])),
-        torch.no_grad(),
-    ):
-        return draw_by_draw(once, {**known, "": torch.arange(draws)})
+def draw_rows(rows: torch.distributions.Distribution, seed: int, gene: int, start: int) -> np.ndarray:
+    """Draw rows from their distribution, from random numbers keyed to a block and its first draw."""
+    with seeded(CPU, seed, "noise", gene, start):
+        return rows.sample().numpy()
 
 
-def _read(posterior: Posterior, site: Site, screen: Screen, batch: Batch) -> torch.Tensor:
-    dims = [dim for dim in site.axis_dims() if dim is not None]
-    if posterior.variables.get(site.name) != tuple(ordered_dims(dims)):
-        raise VihierError(f"{posterior.path}: has no {site.name!r} over {', '.join(dims) or 'no dims'}; wrong model?")
-    index = screen.index
-    labels = {"sgrna": index.sgrnas, "hugo_symbol": index.genes, "depmap_id": index.lines, "lineage": index.lineages}
-    wanted: dict[str, list[str]] = {}
-    for dim in dims:
-        of_dim = labels.get(dim)
-        if of_dim is None:
-            continue
-        local = site.local_plate is not None and FILE_DIMS[site.local_plate] == dim
-        wanted[dim] = of_dim[site.index_in(batch).numpy()].tolist() if local else of_dim.tolist()
-    found = posterior.draws(site.name, **wanted).stack(sample=("chain", "draw")).transpose("sample", *dims)
-    shape = list(site.shape)
-    if site.local_plate is not None:
-        shape[site.local_axis] = len(site.index_in(batch))
-    return torch.as_tensor(found.to_numpy().reshape(-1, *shape), dtype=torch.float64)
+def write_predictive(predictor: Predictor, path: Path, group: Group) -> int:
+    """Write drawn rows to a group of a new HDF5 file, (chain, draw, row), block by block; return the number of rows.
+
+    xarray and ArviZ open it beside the posterior file.
+
+    Raises
+    ------
+    VihierError
+        A path that cannot be written.
+    """
+    index, screen = predictor.screen.index, predictor.screen
+    labels = {"sgrna": index.sgrnas[screen.sgrna], "hugo_symbol": index.genes[screen.gene]}
+    labels |= {"depmap_id": index.lines[screen.line], "replicate": index.replicates[screen.replicate]}
+    sizes = {"chain": 1, "draw": predictor.n_draws, "row": screen.n_rows}
+    with renamed_when_whole(path) as partial, h5py.File(partial, "w", libver=layout.LIBVER) as file:
+        node = file.create_group(group)
+        for dim, size in sizes.items():
+            layout.make_scale(node, dim, np.arange(size))
+        for name, values in labels.items():
+            layout.make_variable(node, name, ("row",), layout.LABEL_TYPE)[...] = values
+        lfc = layout.make_variable(node, "lfc", tuple(sizes), np.float32)
+        lfc.attrs["coordinates"] = " ".join(labels)
+        for rows, values in predicted_rows(predictor):
+            lfc[0, :, rows] = values
+    return screen.n_rows
 
 
-def _stacked(screen: Screen, blocks: Iterator[np.ndarray], draws: int) -> xr.DataArray:
-    values = np.empty((1, draws, screen.n_rows), dtype=np.float32)
-    start = 0
-    for block in blocks:
-        values[0, :, start : start + block.shape[1]] = block
-        start += block.shape[1]
-    index = screen.index
-    coords = {
+def _stacked(predictor: Predictor) -> xr.DataArray:
+    screen, index = predictor.screen, predictor.screen.index
+    values = np.empty((1, predictor.n_draws, screen.n_rows), dtype=np.float32)
+    for rows, drawn in predicted_rows(predictor):
+        values[0, :, rows] = drawn
+    coords: dict[str, Sequence[int] | np.ndarray | tuple[str, np.ndarray]] = {
         "chain": [0],
-        "draw": np.arange(draws),
+        "draw": np.arange(predictor.n_draws),
         "sgrna": ("row", index.sgrnas[screen.sgrna]),
         "hugo_symbol": ("row", index.genes[screen.gene]),
         "depmap_id": ("row", index.lines[screen.line]),

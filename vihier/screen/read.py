@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -79,16 +80,42 @@ def read_screen(
     """
     if on_conflict not in ("error", "drop"):
         raise fault(f"on_conflict={on_conflict!r}", "unknown choice", cure="use 'error' or 'drop'")
+    with _readable(str(source)):
+        table = open_source(source)
+    screen = read_table(
+        table,
+        columns=columns,
+        single_lineage=single_lineage,
+        on_conflict=on_conflict,
+        sgrna_per_screen=sgrna_per_screen,
+    )
+    for text in screen.report.warnings:
+        warnings.warn(f"{screen.report.source}: {text}", ScreenWarning, stacklevel=2)
+    return screen
+
+
+def read_table(
+    table: Source,
+    *,
+    columns: Mapping[str, str] | None = None,
+    single_lineage: bool = False,
+    on_conflict: Literal["error", "drop"] = "error",
+    sgrna_per_screen: bool = True,
+) -> Screen:
+    """Read and validate a table that is open, as `read_screen` does; what deserves a look is in the report only."""
+    with _readable(table.name):
+        plan, findings, read = _read_columns(table, columns)
+    screen = validate(read, Options(single_lineage, on_conflict, sgrna_per_screen), findings)
+    return replace(screen, report=full_report(screen.report, plan, findings))
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
     try:
-        plan, findings, read = _read_columns(open_source(source), columns)
+        yield
     except OSError as error:
         cure = "check the file and its rights"
-        raise fault(str(source), f"cannot be read ({error.strerror or error})", cure=cure) from error
-    screen = validate(read, Options(single_lineage, on_conflict, sgrna_per_screen), findings)
-    report = full_report(screen.report, plan, findings)
-    for text in report.warnings:
-        warnings.warn(f"{report.source}: {text}", ScreenWarning, stacklevel=2)
-    return replace(screen, report=report)
+        raise fault(name, f"cannot be read ({error.strerror or error})", cure=cure) from error
 
 
 def open_source(source: str | PathLike[str] | pd.DataFrame) -> Source:
