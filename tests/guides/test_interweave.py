@@ -210,7 +210,8 @@ def step_instead(gains: list[Tensor]) -> Callable[..., Tensor]:
 
     def step(density: Density, start: Tensor, random: torch.Generator, width: float = 1.0) -> Tensor:
         end = start + 0.3 * torch.randn(start.shape, generator=random, dtype=start.dtype)
-        gains.append((density(end) - density(start)).sum())
+        ends = density(torch.stack([start, end], -2))
+        gains.append((ends[..., 1, :] - ends[..., 0, :]).sum())
         return end
 
     return step

@@ -72,6 +72,15 @@ def test_same_seed_same_bits_and_row_order_does_not_matter(small) -> None:
     assert not np.array_equal(first.draws("sigma"), other.draws("sigma"))
 
 
+def test_single_precision_gives_the_same_posterior(small) -> None:
+    double, single = (fitted(small, draws=400, seed=3, dtype=dtype) for dtype in ("float64", "float32"))
+    for name in ("effect", "sigma"):
+        one, other = double.draws(name).to_numpy()[0], single.draws(name).to_numpy()[0]
+        # Means of 400 draws of either, autocorrelated in chains of eight: twice the error of independent ones is ample.
+        z = np.abs(one.mean(0) - other.mean(0)) / one.std(0)
+        assert z.max() < 4.5 * 2 * np.sqrt(2 / 400), name
+
+
 def test_stopped_after_five_steps_it_says_that_it_did_not_converge(small) -> None:
     with pytest.warns(UserWarning, match="did not converge"):
         posterior = vihier.fit(small, draws=20, max_steps=5, quiet=True)

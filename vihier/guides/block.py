@@ -96,6 +96,11 @@ def take_genes(block: Block, genes: Tensor) -> Block:
     return Block(batch, data, block.slot[sgrnas], member, block.filled[genes, :n_slots])
 
 
+def in_single(block: Block) -> Block:
+    """Return a block with its sufficient statistics in float32."""
+    return replace(block, data=block.data.to(torch.float32))
+
+
 def split_by_sgrnas(block: Block, most_cells: int, waste: float = 1.15) -> list[Block]:
     """Split a block so that no gene is padded to more than `waste` times its number of sgRNAs, and one.
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vihier.guides.block import SHARED, Block, Theta, align, deviation_sd, scale_log_prior, variances
+from vihier.guides.block import Block, Theta, align, plates_of, scale_log_prior, variances
 from vihier.guides.deviations import gene_level, normal_like, split_genes
 from vihier.guides.slice_sampler import slice_sample
 from vihier.guides.structure import Location, Plates, Scale, Structure
-from vihier.kernels.elimination import Eliminated, Variances, draw_dense, draw_leaf, eliminate, fitted_total
+from vihier.kernels.elimination import Eliminated, Variances, dense_column, draw_dense, draw_leaf, eliminate
 
 Density = Callable[[Tensor], Tensor]
 
@@ -34,6 +34,10 @@ class Said:
 
     def __add__(self, other: Said) -> Said:
         return Said(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    def double(self) -> Said:
+        """Return the same in float64."""
+        return Said(*(x.double() for x in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -62,22 +66,27 @@ def element_sums(plates: Plates, cells: Tensor, block: Block) -> Tensor:
 
 
 def sum_to(child: Plates, parent: Plates, values: Tensor, block: Block) -> Tensor:
-    """Sum a table's elements, draws last, by the element of `parent` that each belongs to."""
+    """Sum a table's elements, any axes after them, by the element of `parent` that each belongs to."""
     if child == parent:
         return values
-    axes = tuple(range(values.dim() - 1))
+    axes = tuple(range(len(child) + (child == ("sgrna",))))
     if parent == ():
         return values.sum(axes)
     if parent == ("gene",):
         return values.sum(axes[1:])
     if child[0] == "gene":
         values, child = values.sum(0), child[1:]
-    return values if child == parent else block.data.lineage.T @ values
+    return values if child == parent else torch.tensordot(block.data.lineage.T.to(values), values, 1)
+
+
+def at_points(theta: Theta) -> Theta:
+    """Give log-scales, draws last, an axis before it that holds the points of a slice sampler, [..., 1, N]."""
+    return {name: value.unsqueeze(-2) for name, value in theta.items()}
 
 
 def log_prior(structure: Structure, theta: Theta, scale: Scale, x: Tensor, block: Block) -> Tensor:
-    """Log prior of a scale's elements at x, with that of the scales in whose prior they are."""
-    at = {**theta, scale.name: x}
+    """Log prior of a scale's elements at points x, [..., P, N], with that of the scales in whose prior they are."""
+    at = {**at_points(theta), scale.name: x}
     total = scale_log_prior(structure, scale, at, block)
     for child in children_of(structure, scale):
         prior = scale_log_prior(structure, child, at, block)
@@ -85,37 +94,62 @@ def log_prior(structure: Structure, theta: Theta, scale: Scale, x: Tensor, block
     return total
 
 
-def own_squares(
-    structure: Structure, theta: Theta, block: Block, location: Location, deviations: Tensor, scale: Scale
-) -> tuple[Tensor, Tensor]:
-    """Count and sum the squares of a location's standardised deviations by element of a scale."""
-    standard = deviations / deviation_sd(structure, location, theta, block)
-    one = torch.ones_like(standard)
+def number_of(structure: Structure, block: Block, location: Location) -> Tensor:
+    """Count a location's elements by element of its scale, draws last (one)."""
     if location.plates == ("sgrna",):
-        filled = block.filled.to(standard)[..., None]
-        standard, one = standard * filled, one * filled
-    return (
-        sum_to(location.plates, scale.plates, one, block),
-        sum_to(location.plates, scale.plates, standard.square(), block),
-    )
+        one = block.filled[..., None].to(block.data.square)
+    else:
+        sizes = {"gene": block.data.count.shape[0], "line": block.data.count.shape[2]}
+        sizes["lineage"] = block.data.lineage.shape[1]
+        one = block.data.square.new_ones(*(sizes[plate] for plate in location.plates), 1)
+    return sum_to(location.plates, plates_of_scale(structure, location), one, block)
+
+
+def squares_of(structure: Structure, block: Block, location: Location, deviations: Tensor) -> Tensor:
+    """Sum a location's squared deviations by element of its scale."""
+    squares = deviations.square()
+    if location.plates == ("sgrna",):
+        squares = squares * block.filled[..., None].to(squares)
+    return sum_to(location.plates, plates_of_scale(structure, location), squares, block)
+
+
+def plates_of_scale(structure: Structure, location: Location) -> Plates:
+    """Return the plates of the scale of a location that has one."""
+    assert location.scale is not None
+    return plates_of(structure, location.scale)
+
+
+def standardised(
+    structure: Structure, theta: Theta, location: Location, counted: tuple[Tensor, Tensor], scale: Scale, block: Block
+) -> tuple[Tensor, Tensor]:
+    """Count and sum the squares of a location's standardised deviations by element of a scale.
+
+    `counted` are `number_of` and `squares_of` the location.
+    """
+    assert location.scale is not None
+    own = plates_of_scale(structure, location)
+    squares = counted[1] * (-2 * theta[location.scale]).exp() / location.factor**2
+    return sum_to(own, scale.plates, counted[0], block), sum_to(own, scale.plates, squares, block)
 
 
 def held_density(prior: Density, start: Tensor, number: Tensor, squares: Tensor) -> Density:
     """Log density of a log-scale with the deviations held; `squares` are standardised at `start`."""
+    start, number, squares = (value.unsqueeze(-2) for value in (start, number, -0.5 * squares))
 
     def density(x: Tensor) -> Tensor:
         shift = x - start
-        return prior(x) - number * shift - 0.5 * squares * (-2 * shift).exp()
+        return prior(x) - number * shift + squares * (-2 * shift).exp()
 
     return density
 
 
 def rows_density(prior: Density, start: Tensor, pull: Tensor, weight: Tensor) -> Density:
     """Log density of a log-scale that takes its deviations along: with f the factor, the rows say f b - f^2 a / 2."""
+    start, pull, weight = (value.unsqueeze(-2) for value in (start, pull, -0.5 * weight))
 
     def density(x: Tensor) -> Tensor:
         factor = (x - start).exp()
-        return prior(x) + factor * pull - 0.5 * factor.square() * weight
+        return prior(x) + factor * (pull + factor * weight)
 
     return density
 
@@ -135,8 +169,9 @@ class GeneChains:
     def __init__(self, structure: Structure, block: Block, generator: torch.Generator) -> None:
         self.structure, self.block, self.generator = structure, block, generator
         self.deviations: Theta = {}
+        self._squares: Theta = {}
         data = block.data
-        self.cell_count = data.line_count[..., None]
+        self.cell_count, self.cell_total = data.line_count[..., None], data.line_total[..., None]
         self.slot_count = data.count.sum(2)[..., None]
         self.slot_total = data.total.sum(2)[..., None]
         self.own_scales = [scale for scale in structure.scales if scale.plates == ("gene",)]
@@ -146,9 +181,9 @@ class GeneChains:
         """Draw d = (a, m, b) given the shared part of each line's mean, with e integrated out."""
         data = self.block.data
         spread = variances(self.structure, theta, self.block)
-        eliminated = eliminate(data, spread, column)
+        eliminated = eliminate(data, spread, column, with_evidence=False)
         dense = draw_dense(eliminated, normal_like(eliminated.scale, self.generator))
-        left = data.line_total[..., None] - fitted_total(data, spread, dense)
+        left = self._left(spread, dense).expand_as(eliminated.weight)
         self._drawn = _Drawn(spread, eliminated, dense, left)
         weight, rhs = eliminated.weight.sum(0), (left * eliminated.leaf_shrink).sum(0) / spread.noise
         level = gene_level(spread, self.block)
@@ -157,71 +192,88 @@ class GeneChains:
         part, weights = dense[..., level[0]], level[1]
         return Said(weight, rhs, weights.expand_as(part).sum((0, 2)), (part * weights).sum((0, 2)))
 
+    def _left(self, spread: Variances, dense: Tensor) -> Tensor:
+        """Sum over a gene's rows in each line of lfc less what d predicts, [B, C, N]."""
+        left, column = self.cell_total, dense_column(self.block.data, spread, dense)
+        if column is not None:
+            left = left - self.cell_count * column
+        if spread.sgrna is not None:
+            slots = dense[..., : self.slot_count.shape[1]].transpose(1, 2)
+            left = left - self.block.data.count.transpose(1, 2) @ slots
+        return left
+
     def draw_leaf(self, theta: Theta, column: Tensor | None, shift: Tensor | None) -> None:
         """Shift d, draw e given the new shared part of each line's mean, and work out what they leave."""
-        drawn, data = self._drawn, self.block.data
+        drawn = self._drawn
+        del self._drawn
         dense, left = drawn.dense, drawn.left
-        if column is not None:
-            left = left - self.cell_count * (column if shift is None else column + shift)
+        shared = torch.zeros_like(left[0]) if column is None else column
+        left = torch.addcmul(left, self.cell_count, shared if shift is None else shared + shift, value=-1)
         level = gene_level(drawn.spread, self.block)
         if shift is not None and level is not None:
             dense[..., level[0]] += shift[:, None]
         leaf = draw_leaf(drawn.spread, drawn.eliminated, left, normal_like(left, self.generator))
-        del self._drawn
         self.deviations = split_genes(self.structure, theta, self.block, dense.transpose(1, 2), leaf, self.generator)
-        self.columns = torch.zeros_like(self.cell_count) if column is None else column.expand_as(leaf)
+        self._squares = {}
+        of_dense = dense_column(self.block.data, drawn.spread, dense)
+        self.columns = leaf + (shared if of_dense is None else shared + of_dense)
+        self.residual = torch.addcmul(left, self.cell_count, leaf, value=-1)
         self.slots = torch.zeros_like(self.slot_count)
-        for location in self.structure.locations:
-            if location.plates in SHARED:
-                continue
-            part = location.reach * self.deviations[location.name]
-            if location.plates == ("sgrna",):
-                self.slots = self.slots + part
-            else:
-                self.columns = self.columns + align(part, location.plates, ("gene", "line"), self.block)
-        self.residual = data.line_total[..., None] - self.cell_count * self.columns
-        self.residual = self.residual - data.count.transpose(1, 2) @ self.slots
+        if drawn.spread.sgrna is not None:
+            self.slots = dense[..., : self.slot_count.shape[1]].transpose(1, 2)
 
     def _slot_residual(self) -> Tensor:
         return self.slot_total - self.block.data.count @ self.columns - self.slot_count * self.slots
 
     def residual_squares(self) -> Tensor:
-        """Sum of the rows' squared residuals, shape [N]: sum y^2 - sum f (y + (y - f))."""
-        data = self.block.data
-        squares = data.square.sum() - (self.columns * (data.line_total[..., None] + self.residual)).sum((0, 1))
-        return squares - (self.slots * (self.slot_total + self._slot_residual())).sum((0, 1))
+        """Sum of the rows' squared residuals, shape [N], in float64: sum y^2 - sum f (y + (y - f))."""
+        explained = (self.columns * (self.cell_total + self.residual)).sum(1)
+        if self.structure.table(("sgrna",)):
+            explained = explained + (self.slots * (self.slot_total + self._slot_residual())).sum(1)
+        return (self.block.data.square[:, None].double() - explained.double()).sum(0)
 
     def own_squares(self, theta: Theta, scale: Scale, location: Location) -> tuple[Tensor, Tensor]:
         """Count and sum the squares of a location's standardised deviations by element of a scale."""
-        return own_squares(self.structure, theta, self.block, location, self.deviations[location.name], scale)
+        name = location.name
+        if name not in self._squares:
+            self._squares[name] = squares_of(self.structure, self.block, location, self.deviations[name])
+        counted = number_of(self.structure, self.block, location), self._squares[name]
+        return standardised(self.structure, theta, location, counted, scale, self.block)
+
+    def _part(self, location: Location) -> Tensor:
+        deviations = self.deviations[location.name]
+        return deviations if location.reach == 1 else location.reach * deviations
 
     def rows_terms(self, theta: Theta, scale: Scale, location: Location) -> tuple[Tensor, Tensor]:
         """B and a of `rows_density` for a scale and one location that it scales."""
         noise = self.block.data.square.new_full(theta[scale.name].shape[-1:], self.structure.noise_factor)
         if self.structure.noise is not None:
             noise = noise * theta[self.structure.noise].exp()
-        part = location.reach * self.deviations[location.name]
+        part = self._part(location)
         if location.plates == ("sgrna",):
             count, summed = self.slot_count, self._slot_residual()
         else:
             count = element_sums(location.plates, self.cell_count, self.block)
             summed = element_sums(location.plates, self.residual, self.block)
-        pull = sum_to(location.plates, scale.plates, part * (summed + count * part), self.block)
-        weight = sum_to(location.plates, scale.plates, count * part.square(), self.block)
+        weight = sum_to(location.plates, scale.plates, part * (count * part), self.block)
+        pull = sum_to(location.plates, scale.plates, part * summed, self.block) + weight
         return pull / noise.square(), weight / noise.square()
 
     def stretch(self, scale: Scale, location: Location, shift: Tensor) -> None:
         """Grow a location's deviations along with its scale, by exp(shift) over the scale's plates."""
-        part = location.reach * self.deviations[location.name]
-        change = part * (align(shift, scale.plates, location.plates, self.block).exp() - 1)
-        self.deviations[location.name] = self.deviations[location.name] + change / location.reach
+        name = location.name
+        if name in self._squares:
+            grown = align(shift, scale.plates, plates_of_scale(self.structure, location), self.block)
+            self._squares[name] = self._squares[name] * (2 * grown).exp()
+        change = self._part(location) * align(shift, scale.plates, location.plates, self.block).expm1()
+        self.deviations[name] = self.deviations[name] + (change if location.reach == 1 else change / location.reach)
         if location.plates == ("sgrna",):
             self.slots = self.slots + change
-            self.residual = self.residual - self.block.data.count.transpose(1, 2) @ change
+            self.residual -= self.block.data.count.transpose(1, 2) @ change
         else:
             columns = align(change, location.plates, ("gene", "line"), self.block)
-            self.columns = self.columns + columns
-            self.residual = self.residual - self.cell_count * columns
+            self.columns += columns
+            self.residual.addcmul_(self.cell_count, columns, value=-1)
 
     def move_scales(self, theta: Theta) -> Theta:
         """Move the genes' own scales, with the deviations held and with the rows asking; return all scales."""

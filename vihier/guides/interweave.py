@@ -12,7 +12,8 @@ Started from draws of a variational guide, a few sweeps remove what the guide ge
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from functools import reduce
 from operator import add
 from typing import TypeVar
@@ -26,11 +27,14 @@ from vihier.guides.evidence import collapse, sum_natural
 from vihier.guides.gene_chains import (
     GeneChains,
     Said,
+    at_points,
     children_of,
     held_density,
     log_prior,
-    own_squares,
+    number_of,
     rows_density,
+    squares_of,
+    standardised,
     sum_to,
     users_of,
 )
@@ -81,7 +85,9 @@ class Sweeper:
         random: Callable[..., torch.Generator],
         shared: Theta | None = None,
     ) -> None:
-        self.structure, self.block = structure, blocks[0]
+        self.structure = structure
+        # What is shared is in float64, also where the blocks are not.
+        self.block = replace(blocks[0], data=blocks[0].data.double())
         self.generator = random("shared")
         self.parts = [GeneChains(structure, block, random("genes", i)) for i, block in enumerate(blocks)]
         self.held = shared is not None
@@ -89,6 +95,7 @@ class Sweeper:
         self.draws_shared = not self.held and any(x.plates in SHARED for x in structure.locations)
         self.global_scales = [scale for scale in structure.scales if scale.plates != ("gene",)]
         self.collapsed = [scale for scale in self.global_scales if self._is_collapsed(scale)]
+        self.n_genes = sum(len(block.batch.gene_idx) for block in blocks)
         self.n_rows = sum(float(block.data.count.sum()) for block in blocks)
         self.noise_width = NOISE_WIDTH
         # Where each block's genes are in the tables of scales.
@@ -111,13 +118,13 @@ class Sweeper:
         theta = dict(theta)
         if self.draws_shared and not self.shared:
             self._draw_shared_first(theta)
-        column = shared_columns(self.structure, self.shared, self.block)
+        column = self._columns()
         mine = self._of_parts(theta)
         said = self._for_parts(lambda i: self.parts[i].draw_dense(mine[i], column))
         shift = None
         if self.draws_shared:
-            shift = self.draw_shared(theta, reduce(add, said))
-            column = shared_columns(self.structure, self.shared, self.block)
+            shift = self.draw_shared(theta, reduce(add, (x.double() for x in said))).to(said[0].weight)
+            column = self._columns()
             mine = self._of_parts(theta)
 
         def finish(i: int) -> Theta:
@@ -128,7 +135,7 @@ class Sweeper:
         for scale in self.parts[0].own_scales:
             theta[scale.name] = torch.empty_like(theta[scale.name])
             for genes, part in zip(self.genes, moved, strict=True):
-                theta[scale.name][genes] = part[scale.name]
+                theta[scale.name][genes] = part[scale.name].to(theta[scale.name])
         for scale in self.global_scales:
             if self.held or scale in self.collapsed:
                 continue
@@ -138,10 +145,20 @@ class Sweeper:
                 self.move(theta, scale)
         return theta
 
-    def _of_parts(self, theta: Theta) -> list[Theta]:
-        """Return the scales that each block has: those of its genes, and all shared ones."""
+    def _columns(self) -> Tensor | None:
+        """Shared part of each line's mean, [C, N], as the blocks want it; None where there is none."""
+        column = shared_columns(self.structure, self.shared, self.block)
+        return None if column is None else column.to(self.parts[0].cell_count)
+
+    def _of_parts(self, theta: Theta, names: Collection[str] | None = None) -> list[Theta]:
+        """Return the scales that each block has: those of its genes, and all shared ones; or some of them."""
         own = {scale.name for scale in self.parts[0].own_scales}
-        return [{name: value[genes] if name in own else value for name, value in theta.items()} for genes in self.genes]
+        like = self.parts[0].cell_count
+        shared = {name: value.to(like) for name, value in theta.items() if names is None or name in names}
+        if len(self.parts) == 1 and len(self.genes[0]) == self.n_genes:
+            return [shared]
+        mine = {name: value for name, value in shared.items() if name in own}
+        return [shared | {name: value[genes] for name, value in mine.items()} for genes in self.genes]
 
     def _for_parts(self, function: Callable[[int], Result]) -> list[Result]:
         return list(in_threads(function, range(len(self.parts)), self.block.slot.device))
@@ -203,9 +220,12 @@ class Sweeper:
     def _move_collapsed(self, theta: Theta, scale: Scale, weight: Tensor, rhs: Tensor, level: Level) -> None:
         """Move an unindexed scale of shared locations given the genes' d, all shared locations integrated out."""
         of_lines = any(location.plates == ("line",) for location in users_of(self.structure, scale))
+        points = at_points(theta)
+        weight, rhs = weight.unsqueeze(-2), rhs.unsqueeze(-2)
+        level = Level(level.weight.unsqueeze(-2), level.rhs.unsqueeze(-2), level.log_evidence)
 
         def density(x: Tensor) -> Tensor:
-            prior = self._shared_variances({**theta, scale.name: x})
+            prior = self._shared_variances({**points, scale.name: x})
             at = lineage_level(weight, rhs, prior, self.block.data.lineage) if of_lines else level
             return self._prior(theta, scale, x) + tree_log_evidence(at, prior)
 
@@ -213,9 +233,11 @@ class Sweeper:
 
     def _move_collapsed_lines(self, theta: Theta, scale: Scale, weight: Tensor, rhs: Tensor) -> None:
         """Move a scale of the line table's elements given all but that table."""
+        points = at_points(theta)
+        weight, rhs = weight.unsqueeze(-2), rhs.unsqueeze(-2)
 
         def density(x: Tensor) -> Tensor:
-            variance = table_variance(self.structure, ("line",), {**theta, scale.name: x}, self.block)
+            variance = table_variance(self.structure, ("line",), {**points, scale.name: x}, self.block)
             evidence = sum_to(("line",), scale.plates, log_evidence(weight, rhs, variance), self.block)
             return self._prior(theta, scale, x) + evidence
 
@@ -233,11 +255,14 @@ class Sweeper:
     def _own_squares(self, theta: Theta, scale: Scale, moved: Sequence[Scale]) -> tuple[Tensor, Tensor]:
         """Count and sum the squares of the standardised deviations whose scales are `moved`, by element of `scale`."""
         number, squares = torch.zeros_like(theta[scale.name]), torch.zeros_like(theta[scale.name])
-        mine = self._of_parts(theta)
+        mine = self._of_parts(theta, [member.name for member in moved])
         for location in [location for member in moved for location in users_of(self.structure, member)]:
             if location.plates in SHARED:
-                shared = self.shared[location.name]
-                found = [own_squares(self.structure, theta, self.block, location, shared, scale)]
+                counted = (
+                    number_of(self.structure, self.block, location),
+                    squares_of(self.structure, self.block, location, self.shared[location.name]),
+                )
+                found = [standardised(self.structure, theta, location, counted, scale, self.block)]
             else:
                 found = [part.own_squares(at, scale, location) for part, at in zip(self.parts, mine, strict=True)]
             for more, larger in found:
@@ -245,7 +270,7 @@ class Sweeper:
         return number, squares
 
     def _own_prior(self, theta: Theta, scale: Scale, x: Tensor) -> Tensor:
-        return scale_log_prior(self.structure, scale, {**theta, scale.name: x}, self.block)
+        return scale_log_prior(self.structure, scale, {**at_points(theta), scale.name: x}, self.block)
 
     def _prior(self, theta: Theta, scale: Scale, x: Tensor) -> Tensor:
         return log_prior(self.structure, theta, scale, x, self.block)
@@ -285,11 +310,12 @@ class Sweeper:
         """Move a scale together with the deviations that it scales, where those are of genes."""
         if location.plates in SHARED:
             return
-        start, mine = theta[scale.name], self._of_parts(theta)
+        start, mine = theta[scale.name], self._of_parts(theta, [scale.name, *filter(None, [self.structure.noise])])
         found = self._for_parts(lambda i: self.parts[i].rows_terms(mine[i], scale, location))
-        pull, weight = (reduce(add, terms) for terms in zip(*found, strict=True))
+        pull, weight = (reduce(add, (x.to(start) for x in terms)) for terms in zip(*found, strict=True))
         density = rows_density(lambda x: prior(theta, scale, x), start, pull, weight)
         theta[scale.name] = slice_sample(density, start, self.generator)
         shift = theta[scale.name] - start
         self._follow(theta, scale, family, shift)
+        shift = shift.to(self.parts[0].cell_count)
         self._for_parts(lambda i: self.parts[i].stretch(scale, location, shift))

@@ -17,14 +17,15 @@ def slice_sample(
 
     An interval of one width, placed at random about the start, is shrunk towards it (Neal's figure 5, and figure 3 with
     m = 1). An element that has found no point of its slice after `SHRINKAGES` stays where it is: the way there and back
-    has the same intervals and the same misses, so that the density is left unchanged by this too.
+    has the same intervals and the same misses, so that the density is left unchanged by this too. Where the interval
+    shrinks to depends on no density, so that all points are proposed first and the density is asked for once.
 
     Parameters
     ----------
     density : callable
-        Log density of each element, up to a constant.
+        Log density, up to a constant for each element, of P points for each: shape [..., P, N] for a start [..., N].
     start : Tensor
-        Any shape.
+        Any shape [..., N].
     generator : torch.Generator
     width : float
         Of the interval: the density's own, or more. No step is longer.
@@ -38,22 +39,20 @@ def slice_sample(
     >>> round(float(x.std()), 1)
     1.0
     """
-
-    def uniform() -> Tensor:
-        return torch.rand(start.shape, generator=generator, dtype=start.dtype, device=start.device)
-
-    level = density(start) + uniform().log()
-    left = start - width * uniform()
+    shape = (SHRINKAGES + 2, *start.shape)
+    uniform = torch.rand(shape, generator=generator, dtype=start.dtype, device=start.device)
+    left = -width * uniform[0]
     right = left + width
-    value, todo = start, torch.ones_like(start, dtype=torch.bool)
-    for _ in range(SHRINKAGES):
-        proposal = torch.lerp(left, right, uniform())
-        accept = todo & (density(proposal) > level)
-        value = torch.where(accept, proposal, value)
-        todo = todo & ~accept
-        if not bool(todo.any()):
-            break
-        below = proposal < start
-        left = torch.where(below, proposal, left)
-        right = torch.where(below, right, proposal)
-    return value
+    steps = []
+    for i in range(SHRINKAGES):
+        step = torch.lerp(left, right, uniform[2 + i])
+        below = step < 0
+        left, right = torch.where(below, step, left), torch.where(below, right, step)
+        steps.append(step)
+    proposals = start.unsqueeze(-2) + torch.stack([*steps, torch.zeros_like(start)], -2)
+    found = density(proposals)
+    accept = found > found[..., -1:, :] + uniform[1].log().unsqueeze(-2)
+    accept[..., -1, :] = True  # the start itself
+    order = torch.arange(SHRINKAGES, -1, -1, dtype=torch.uint8, device=start.device)[:, None]
+    first = SHRINKAGES - (accept * order).amax(-2, keepdim=True).long()
+    return proposals.gather(-2, first).squeeze(-2)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vihier.diagnostics.psis import KHAT_LIMIT
-from vihier.guides.block import SHARED, Block, Theta, make_block, of_genes, take_genes, variances
+from vihier.guides.block import SHARED, Block, Theta, in_single, make_block, of_genes, take_genes, variances
 from vihier.guides.deviations import split_genes
 from vihier.guides.evidence import gene_log_prior, global_log_prior, shared_posterior
 from vihier.guides.interweave import Sweeper
@@ -176,7 +176,7 @@ class StructuredFit:
             return theta
         own = [scale.name for scale in self.structure.scales if scale.plates == ("gene",)]
         moved = {**theta, **{name: theta[name][genes] for name in own}}
-        sweeper = Sweeper(self.structure, [take_genes(block, genes)], random, shared)
+        sweeper = Sweeper(self.structure, [in_single(take_genes(block, genes))], random, shared)
         for _ in range(GENE_SWEEPS):
             moved = sweeper.sweep(moved)
         return {**theta, **{name: theta[name].index_copy(0, genes, moved[name]) for name in own}}
@@ -189,8 +189,8 @@ def draw_block(
     spread = variances(structure, theta, block)
     eliminated = eliminate(block.data, spread, column)
 
-    def normal(like: Tensor) -> Tensor:
-        return torch.randn(like.shape, generator=random, dtype=like.dtype, device=like.device)
+    def normal(like: Tensor) -> Tensor:  # single precision is a tenth of the work, and fine enough for noise
+        return torch.randn(like.shape, generator=random, dtype=torch.float32, device=like.device).to(like)
 
     dense, leaf = draw_genes(block.data, spread, eliminated, normal(eliminated.scale), normal(eliminated.weight))
     return split_genes(structure, theta, block, dense.transpose(1, 2), leaf, random), eliminated

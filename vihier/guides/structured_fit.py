@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vihier.errors import FitError
-from vihier.guides.block import Block, Theta, make_block, split_by_sgrnas
+from vihier.guides.block import Block, Theta, in_single, make_block, split_by_sgrnas
 from vihier.guides.deviations import draw_shared_deviations
 from vihier.guides.elbo import blocked_gradient, joint_gradient
 from vihier.guides.evidence import (
@@ -31,7 +31,7 @@ from vihier.models.program import Program
 from vihier.screen import Screen
 
 # Sizes in elements of an array [genes, lines, draws], or [genes, sgRNAs, lines] for a block.
-ELEMENTS_AT_ONCE = 200_000
+ELEMENTS_AT_ONCE = 400_000
 BLOCK_ELEMENTS = 1_000_000
 SWEEP_BUDGET = 300_000_000
 START_BUDGET = 100_000
@@ -46,10 +46,11 @@ PART_CELLS = 13_000
 FEWEST_CHAINS = 16
 FEW_PARTICLES = 4
 THIN = 2
-# Steps between sums over all genes of what they say of the shared locations, and in a window of the convergence rule:
-# no global log-scale's mean may move by more than DRIFT of its posterior sd from one window to the next, twice.
+# Steps between sums over all genes of what they say of the shared locations, and in a window of the convergence rule,
+# also where draws are swept afterwards: no global log-scale's mean may move by more than DRIFT of its posterior sd from
+# one window to the next, twice.
 REFRESH = 10
-WINDOW = 20
+WINDOW, SWEPT_WINDOW = 20, 10
 DRIFT = 0.2
 DECAY = 0.8
 
@@ -152,6 +153,9 @@ class _Fitter:
         self.guide: ScaleGuide
         self.frozen: NaturalParameters | None = None
         self.swept = swept
+        self.window = SWEPT_WINDOW if swept else WINDOW
+        # Sweeps take the sums of the rows in single precision, and what genes share in double.
+        self.single = [in_single(block) for block in blocks]
 
     def _random(self, *keys: int | str) -> torch.Generator:
         return generator(self.like.device, self.seed, *keys)
@@ -176,7 +180,7 @@ class _Fitter:
             return
         n_sweeps = max(settings.start_sweeps, 2 * settings.start_draws // chains)
         self.progress.start("start", n_sweeps)
-        sweeper = Sweeper(structure, self.blocks, lambda *keys: self._random("start", *keys))
+        sweeper = Sweeper(structure, self.single, lambda *keys: self._random("start", *keys))
         kept = []
         for sweep in range(n_sweeps):
             theta = sweeper.sweep(theta)
@@ -210,20 +214,19 @@ class _Fitter:
             elbos.append(elbo / self.n_rows)
             trace.append(guide.loc.detach().clone())
             averaged.append({name: value.detach().clone() for name, value in guide.state_dict().items()})
-            averaged = averaged[-WINDOW:]
+            averaged = averaged[-self.window :]
             self.progress.update(step + 1, {"elbo_per_row": elbos[-1]})
-            if (step + 1) % WINDOW:
+            if (step + 1) % self.window:
                 continue
-            means.append(torch.stack(trace[-WINDOW:]).mean(0))
+            means.append(torch.stack(trace[-self.window :]).mean(0))
             drift = np.inf
             if len(means) > 1:
                 drift = float(((means[-1] - means[-2]).abs() / guide.sd()).max())
             drifts.append(drift)
             if len(drifts) > 2 and max(drifts[-2:]) < DRIFT:
                 converged = True
-                reason = (
-                    f"no global log-scale moved by more than {DRIFT} posterior sds between windows of {WINDOW} steps"
-                )
+                moved = f"moved by more than {DRIFT} posterior sds"
+                reason = f"no global log-scale {moved} between windows of {self.window} steps"
                 break
             for group in optimiser.param_groups:
                 group["lr"] *= DECAY
@@ -232,7 +235,7 @@ class _Fitter:
             parameter.requires_grad_(False)
         steps = np.arange(1, len(elbos) + 1)
         drift_of_step = np.full(len(elbos), np.nan)
-        drift_of_step[WINDOW - 1 :: WINDOW] = drifts[: len(drift_of_step[WINDOW - 1 :: WINDOW])]
+        drift_of_step[self.window - 1 :: self.window] = drifts
         return {"step": steps, "elbo_per_row": np.array(elbos), "drift": drift_of_step}, converged, reason
 
     def _noise(self, random: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -284,7 +287,7 @@ class _Fitter:
             if self.swept:  # the draws are better than the guide that they were started from
                 self.guide.match(theta)
                 frozen = self._natural_at_centre()
-            trust = guide_trust(self.structure, self.guide, self.blocks, frozen, self._random)
+            trust = guide_trust(self.structure, self.guide, self.single, frozen, self._random)
         return StructuredFit(
             structure=self.structure,
             guide=self.guide,
@@ -307,7 +310,7 @@ class _Fitter:
         theta = self._guide_draws(n, random)
         if not self.swept:
             return [(theta, self._draw_shared(theta, random, frozen))]
-        sweeper = Sweeper(self.structure, self.blocks, lambda *keys: self._random("draws", number, *keys))
+        sweeper = Sweeper(self.structure, self.single, lambda *keys: self._random("draws", number, *keys))
         for _ in range(self.settings.burn_in):
             theta = sweeper.sweep(theta)
         kept = []

@@ -61,12 +61,14 @@ def guide_trust(
 
     Parameters
     ----------
+    blocks : sequence of Block
+        The whole screen; float32 does for its evidence, gene by gene.
     natural : NaturalParameters or None
         What all genes say of the shared locations at the guide's centre, for one draw; q(shared | scales) follows.
     random : callable
         `random(*keys)` makes a generator keyed to a purpose.
     """
-    like = blocks[0].data.square
+    like = guide.origin
     cells = guide.gene_origin.shape[0] * blocks[0].data.lineage.shape[0]
     n_inner = N_INNER if guide.gene_sites else 1
     n = int(min(500, max(100, ELEMENTS // (cells * n_inner))))
@@ -125,7 +127,8 @@ def _gene_weights(
     own, own_log_q = guide.sample_genes(noise, at.standard.repeat(n_inner, 1), idx)
     both = {name: _repeat(value, n_inner) for name, value in at.theta.items()} | own
     columns = None if at.column is None else _repeat(at.column, n_inner)
-    evidence = eliminate(block.data, variances(structure, both, block), columns).log_evidence
+    as_rows = {name: value.to(block.data.square) for name, value in both.items()}
+    evidence = eliminate(block.data, variances(structure, as_rows, block), columns).log_evidence.to(own_log_q)
     return (evidence + gene_log_prior(structure, both, block) - own_log_q).reshape(len(idx), n_inner, n)
 
 
@@ -138,8 +141,9 @@ def columns_of(structure: Structure, block: Block, totals: Tensor) -> Tensor:
     design = shared_design(structure, block)
     assert design is not None
     resolution, coarse = design
+    coarse = coarse.to(totals)
     elements = totals.T[: len(coarse)] + coarse @ totals.T[len(coarse) :]
-    return elements if resolution is None else resolution @ elements
+    return elements if resolution is None else resolution.to(totals) @ elements
 
 
 def shared_log_densities(posterior: SharedPosterior, totals: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,9 +30,13 @@ class GeneData:
     square: Tensor
     lineage: Tensor
 
+    def to(self, dtype: torch.dtype) -> GeneData:
+        """Return the same in another floating-point type."""
+        return GeneData(*(x.to(dtype) for x in (self.count, self.total, self.pairs, self.square, self.lineage)))
+
     def double(self) -> GeneData:
         """Return the same in float64."""
-        return GeneData(*(x.double() for x in (self.count, self.total, self.pairs, self.square, self.lineage)))
+        return self.to(torch.float64)
 
     @property
     def line_count(self) -> Tensor:

@@ -50,7 +50,7 @@ class Eliminated:
     Attributes
     ----------
     log_evidence : Tensor
-        log p(rows of the gene | t, scales), shape [B, N], with t as given to `eliminate`.
+        log p(rows of the gene | t, scales), shape [B, N], with t as given to `eliminate`; empty where not asked for.
     weight : Tensor
         Precision of t[c] from the gene's rows given d, shape [B, C, N].
     chol : Tensor or None
@@ -72,7 +72,9 @@ class Eliminated:
     leaf_shrink: Tensor
 
 
-def eliminate(data: GeneData, variances: Variances, shared: Tensor | None = None) -> Eliminated:
+def eliminate(
+    data: GeneData, variances: Variances, shared: Tensor | None = None, *, with_evidence: bool = True
+) -> Eliminated:
     """Integrate a, m, b and e out of a block of genes.
 
     Parameters
@@ -82,74 +84,73 @@ def eliminate(data: GeneData, variances: Variances, shared: Tensor | None = None
         For N draws of the scales.
     shared : Tensor, optional
         t, the shared part of each line's mean, shape [C, N]; zero where it is not given.
+    with_evidence : bool
+        False where only d and e are to be drawn: `log_evidence` is then empty.
     """
     tau = 1.0 / variances.noise
     count, total = data.line_count[..., None], data.line_total[..., None]
-    residual_total, square = total, data.square[:, None].expand(-1, len(tau))
+    residual_total = total
     if shared is not None:
         shared = shared.to(total)
-        square = square - 2 * (total * shared).sum(1) + (count * shared.square()).sum(1)
         residual_total = total - count * shared
     if variances.gene_line is None:
         shrink = torch.ones_like(tau * count)
-        quadratic = tau * square
     else:
-        shrink = 1.0 / (1.0 + tau * variances.gene_line * count)
-        quadratic = tau * square - (variances.gene_line * tau.square() * shrink * residual_total.square()).sum(1)
-    weight = tau * shrink * count
-    residual = tau * shrink * residual_total
-    rows = data.line_count.sum(1)[:, None]
-    log_evidence = 0.5 * (rows * (tau.log() - math.log(2 * math.pi)) + shrink.log().sum(1) - quadratic)
-
-    dense = _dense(data, variances, shrink, weight, residual, residual_total, shared)
-    if dense is None:
-        empty = weight.new_zeros(*log_evidence.shape, 0)
-        return Eliminated(log_evidence, weight, None, empty, empty, residual, shrink)
-    scale, precision, rhs = dense
-    whitened = scale[..., :, None] * precision * scale[..., None, :]
-    whitened = whitened + torch.eye(whitened.shape[-1], dtype=whitened.dtype, device=whitened.device)
-    chol = torch.linalg.cholesky(whitened)
-    solution = torch.linalg.solve_triangular(chol, (scale * rhs)[..., None], upper=False)[..., 0]
-    log_determinant = chol.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    log_evidence = log_evidence - log_determinant + 0.5 * solution.square().sum(-1)
+        shrink = (1.0 + tau * variances.gene_line * count).reciprocal()
+    scaled = tau * shrink
+    weight, residual = scaled * count, scaled * residual_total
+    dense = _dense(data, variances, scaled, weight, residual, shared)
+    chol, scale, solution = None, weight.new_zeros(len(count), len(tau), 0), weight.new_zeros(len(count), len(tau), 0)
+    if dense is not None:
+        scale, precision, rhs = dense
+        whitened = scale[..., :, None] * precision * scale[..., None, :]
+        whitened = whitened + torch.eye(whitened.shape[-1], dtype=whitened.dtype, device=whitened.device)
+        chol = torch.linalg.cholesky(whitened)
+        solution = torch.linalg.solve_triangular(chol, (scale * rhs)[..., None], upper=False)[..., 0]
+    log_evidence = weight.new_zeros(0)
+    if with_evidence:
+        square = data.square[:, None].expand(-1, len(tau))
+        if shared is not None:
+            square = square - 2 * (total * shared).sum(1) + (count * shared.square()).sum(1)
+        log_evidence = data.line_count.sum(1)[:, None] * (tau.log() - math.log(2 * math.pi)) - tau * square
+        if variances.gene_line is not None:
+            explained = (tau * variances.gene_line * residual * residual_total).sum(1)
+            log_evidence = log_evidence + shrink.log().sum(1) + explained
+        log_evidence = 0.5 * log_evidence
+        if chol is not None:
+            log_evidence = log_evidence - chol.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+            log_evidence = log_evidence + 0.5 * solution.square().sum(-1)
     return Eliminated(log_evidence, weight, chol, scale, solution, residual, shrink)
 
 
 def _dense(
-    data: GeneData,
-    variances: Variances,
-    shrink: Tensor,
-    weight: Tensor,
-    residual: Tensor,
-    residual_total: Tensor,
-    shared: Tensor | None,
+    data: GeneData, variances: Variances, scaled: Tensor, weight: Tensor, residual: Tensor, shared: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor] | None:
     """Prior sds [B, N, D], data precision [B, N, D, D] and right-hand side [B, N, D] of d = (a, m, b)."""
     n_genes, n_draws = weight.shape[0], weight.shape[2]
-    tau = 1.0 / variances.noise
     sds: list[Tensor] = []
     rhs: list[Tensor] = []
     rows: list[list[Tensor]] = []  # the lower block triangle, each block [B, N, rows, columns]
     if variances.sgrna is not None:
         sds.append(variances.sgrna.sqrt().expand(n_genes, data.count.shape[1], n_draws))
-        precision, slot_rhs = _sgrna_block(data, variances, shrink, residual_total, shared)
+        precision, slot_rhs = _sgrna_block(data, variances, scaled, residual, shared)
         rows.append([precision])
         rhs.append(slot_rhs)
     if variances.gene_lineage is not None:
         sds.append(variances.gene_lineage.sqrt().expand(n_genes, data.lineage.shape[1], n_draws))
-        by_lineage = data.lineage.T @ weight
-        row = [torch.diag_embed(by_lineage.transpose(1, 2))]
+        by_lineage = (data.lineage.T @ weight).transpose(1, 2)
+        row = [torch.diag_embed(by_lineage)]
         if variances.sgrna is not None:
-            row.insert(0, torch.einsum("bkc,bcn,cl->bnlk", data.count, tau * shrink, data.lineage))
+            row.insert(0, torch.einsum("bkc,bcn,cl->bnlk", data.count, scaled, data.lineage))
         rows.append(row)
         rhs.append(data.lineage.T @ residual)
     if variances.gene is not None:
         sds.append(variances.gene.sqrt().expand(n_genes, n_draws)[:, None])
         row = [weight.sum(1)[..., None, None]]
         if variances.gene_lineage is not None:
-            row.insert(0, (data.lineage.T @ weight).transpose(1, 2)[:, :, None])
+            row.insert(0, by_lineage[:, :, None])
         if variances.sgrna is not None:
-            row.insert(0, (data.count @ (tau * shrink)).transpose(1, 2)[:, :, None])
+            row.insert(0, (data.count @ scaled).transpose(1, 2)[:, :, None])
         rows.append(row)
         rhs.append(residual.sum(1, keepdim=True))
     if not sds:
@@ -158,12 +159,13 @@ def _dense(
     padded = [torch.nn.functional.pad(torch.cat(row, -1), (0, size - sum(x.shape[-1] for x in row))) for row in rows]
     precision = torch.cat(padded, 2)
     # The gradient of a Cholesky factor is that of a symmetric matrix: both triangles must be filled.
-    precision = precision.tril() + precision.tril(-1).mT
+    lower = torch.ones(size, size, dtype=precision.dtype, device=precision.device).tril()
+    precision = precision * lower + (precision * lower.tril(-1)).mT
     return torch.cat(sds, 1).transpose(1, 2), precision, torch.cat(rhs, 1).transpose(1, 2)
 
 
 def _sgrna_block(
-    data: GeneData, variances: Variances, shrink: Tensor, residual_total: Tensor, shared: Tensor | None
+    data: GeneData, variances: Variances, scaled: Tensor, residual: Tensor, shared: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Precision [B, N, K, K] and right-hand side [B, K, N] of the sgRNA table."""
     n_genes, n_slots, _ = data.count.shape
@@ -173,12 +175,13 @@ def _sgrna_block(
         slot_rhs = slot_rhs - tau * (data.count @ shared)
     precision = torch.diag_embed((tau * data.count.sum(2)[..., None]).transpose(1, 2))
     if variances.gene_line is not None:
-        pooled = variances.gene_line * tau.square() * shrink
-        slot_rhs = slot_rhs - data.count @ (pooled * residual_total)
+        relative = tau * variances.gene_line
+        slot_rhs = slot_rhs - data.count @ (relative * residual)
+        pooled = relative * scaled
         if 2 * len(tau) <= n_slots:
             # Few draws: one small matrix product for each gene and draw reads less than the table of pairs.
-            scaled = data.count[:, None] * pooled.permute(0, 2, 1)[:, :, None]
-            precision = precision - scaled @ data.count.mT[:, None]
+            each = data.count[:, None] * pooled.permute(0, 2, 1)[:, :, None]
+            precision = precision - each @ data.count.mT[:, None]
         else:
             i = torch.arange(n_slots, device=tau.device)
             high, low = torch.maximum(i[:, None], i), torch.minimum(i[:, None], i)
@@ -325,7 +328,7 @@ def draw_leaf(variances: Variances, block: Eliminated, left: Tensor, noise: Tens
     if variances.gene_line is None:
         return torch.zeros_like(noise)
     spread = variances.gene_line * block.leaf_shrink
-    return spread / variances.noise * left + spread.sqrt() * noise
+    return torch.addcmul(spread.sqrt() * noise, spread / variances.noise, left)
 
 
 def draw_genes(
@@ -347,14 +350,18 @@ def draw_genes(
 
 def fitted_total(data: GeneData, variances: Variances, dense: Tensor) -> Tensor:
     """Sum over a gene's rows in each line of what d predicts, shape [B, C, N]."""
-    parts = dense.transpose(1, 2)
-    n_slots = data.count.shape[1] if variances.sgrna is not None else 0
-    n_lineages = data.lineage.shape[1] if variances.gene_lineage is not None else 0
-    fitted = dense.new_zeros(())
-    if n_slots:
-        fitted = fitted + data.count.transpose(1, 2) @ parts[:, :n_slots]
-    if n_lineages:
-        fitted = fitted + data.line_count[..., None] * (data.lineage @ parts[:, n_slots : n_slots + n_lineages])
-    if variances.gene is not None:
-        fitted = fitted + data.line_count[..., None] * parts[:, -1:]
+    column = dense_column(data, variances, dense)
+    fitted = dense.new_zeros(()) if column is None else data.line_count[..., None] * column
+    if variances.sgrna is not None:
+        fitted = fitted + data.count.transpose(1, 2) @ dense[..., : data.count.shape[1]].transpose(1, 2)
     return fitted
+
+
+def dense_column(data: GeneData, variances: Variances, dense: Tensor) -> Tensor | None:
+    """Return what m and b predict of each row in a line, shape [B, C or 1, N]; None where both are absent."""
+    column = dense[..., -1:].transpose(1, 2) if variances.gene is not None else None
+    if variances.gene_lineage is None:
+        return column
+    first = data.count.shape[1] if variances.sgrna is not None else 0
+    of_lineages = dense[..., first : first + data.lineage.shape[1]].transpose(1, 2)
+    return data.lineage @ (of_lineages if column is None else of_lineages + column)

@@ -14,7 +14,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Level:
-    """What the rows say of some elements: weight and rhs, [E, N], and the log evidence, [N], of what is below them."""
+    """What the rows say of some elements: weight and rhs, [E, N], and the log evidence, [N], of what is below them.
+
+    Here and in the evidence, N may be several axes.
+    """
 
     weight: Tensor
     rhs: Tensor
@@ -57,12 +60,12 @@ def integrate(level: Level, variance: Tensor | None, parent: Tensor | None) -> L
         weight, rhs = shrink * weight, shrink * rhs
     if parent is None:
         return Level(weight.sum(0, keepdim=True), rhs.sum(0, keepdim=True), below)
-    return Level(parent.T @ weight, parent.T @ rhs, below)
+    return Level(torch.tensordot(parent.T, weight, 1), torch.tensordot(parent.T, rhs, 1), below)
 
 
 def lineage_level(weight: Tensor, rhs: Tensor, variances: SharedVariances, lineage: Tensor) -> Level:
     """Integrate the line table out; where there is no table over lineages, all lines have one parent."""
-    rows = Level(weight, rhs, weight.new_zeros(weight.shape[1]))
+    rows = Level(weight, rhs, weight.new_zeros(weight.shape[1:]))
     return integrate(rows, variances.line, None if variances.lineage is None else lineage)
 
 
