@@ -147,6 +147,15 @@ def test_the_unit_of_control_genes_is_that_of_hits(make_posterior: Make, tmp_pat
     assert shown == pytest.approx(dict(zip(called["hugo_symbol"], called["mean"], strict=True)))
 
 
+def test_what_qc_flags_is_in_the_report(reported: Reported, tmp_path: Path) -> None:
+    from vihier.quality import fit_quality, screen_quality
+
+    expected = [*fit_quality(reported.post).flags["text"], *screen_quality(reported.screen).flags["text"]]
+    table = next(each for each in data_of(reported.written.path)["tables"] if each["key"] == "flags")
+    assert sorted(table["columns"][0]["values"]) == sorted(expected)
+    assert expected
+
+
 def test_a_fit_that_did_not_converge_says_so(make_posterior: Make, tmp_path: Path) -> None:
     write_report(make_posterior(4, 5, 2, converged=False), tmp_path / "report.html")
     html = (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import pandas as pd
 
 from vihier.answers.hits import By, hits
-from vihier.answers.line_table import line_table
 from vihier.diagnostics.control_genes import ControlGenes
 from vihier.posterior.reader import Posterior
 from vihier.report.table import ReportTable
@@ -69,13 +68,6 @@ def hit_tables(post: Posterior, calling: Calling) -> list[ReportTable]:
     if n_lines > 1 and n_genes * n_lines <= MOST_EFFECTS:
         tables.append(_selective(post, calling, "line"))
     return tables
-
-
-def lines_table(post: Posterior, controls: ControlGenes | None) -> ReportTable:
-    """Return the table of lines: their own effect, noise, and how well they separate control genes."""
-    frame = line_table(post, controls)
-    command = "vihier export FIT.h5 --table lines --out lines.csv"
-    return ReportTable("lines", "Lines", "In log2 fold change.", command, frame)
 
 
 def _genes(post: Posterior, calling: Calling) -> ReportTable:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,8 @@ class ReportTable:
         Writes it to a file.
     frame
         Its rows, in the order in which they are shown at first.
+    meanings
+        What columns mean, beside those that mean the same everywhere.
     """
 
     key: str
@@ -60,27 +62,29 @@ class ReportTable:
     note: str
     command: str
     frame: pd.DataFrame
+    meanings: Mapping[str, str] = field(default_factory=dict)
 
     def data(self) -> dict[str, Any]:
         """Return the table as the page's script reads it."""
         return {
             "key": self.key,
             "nRows": len(self.frame),
-            "columns": [_column(str(name), self.frame[name].to_numpy()) for name in self.frame],
+            "columns": [self._column(str(name), self.frame[name].to_numpy()) for name in self.frame],
         }
+
+    def _column(self, name: str, values: np.ndarray) -> dict[str, Any]:
+        about = self.meanings.get(name, MEANINGS.get(name, ""))
+        kind = values.dtype.kind
+        if kind not in "biuf":
+            # A missing label is shown as nothing, not as a word.
+            values = np.array(["" if pd.isna(value) else str(value) for value in values], dtype=object)
+            shown = "prose" if name == "text" else "text"
+            return {"name": name, "kind": shown, "about": about, "values": packed(values)}
+        shown = {"b": "flag", "i": "integer", "u": "integer", "f": "number"}[kind]
+        digits = 4 if name in _FOUR_DIGITS else 3
+        return {"name": name, "kind": shown, "digits": digits, "about": about, "values": packed(values)}
 
 
 def tables_data(tables: Iterable[ReportTable]) -> list[dict[str, Any]]:
     """Return tables as the page's script reads them."""
     return [table.data() for table in tables]
-
-
-def _column(name: str, values: np.ndarray) -> dict[str, Any]:
-    kind = values.dtype.kind
-    if kind == "O" or kind not in "biuf":
-        # A missing label is shown as nothing, not as a word.
-        values = np.array(["" if pd.isna(value) else str(value) for value in values], dtype=object)
-        return {"name": name, "kind": "text", "about": MEANINGS.get(name, ""), "values": packed(values)}
-    shown = {"b": "flag", "i": "integer", "u": "integer", "f": "number"}[kind]
-    digits = 4 if name in _FOUR_DIGITS else 3
-    return {"name": name, "kind": shown, "digits": digits, "about": MEANINGS.get(name, ""), "values": packed(values)}

@@ -14,12 +14,13 @@ import pandas as pd
 from vihier.answers.control_scaling import ControlScaling, control_scaling
 from vihier.answers.effect_draws import GENE_LINE
 from vihier.atomic import check_writable, renamed_when_whole
-from vihier.report.answers_tables import Calling, hit_tables, lines_table
+from vihier.report.answers_tables import Calling, hit_tables
 from vihier.report.checks import checks_of_file, khat_of_genes
 from vihier.report.gene_pages import GenePages, gene_pages, genes_that_fit
 from vihier.report.measured import check_same_labels
 from vihier.report.page import Page, render
 from vihier.report.payload import packed
+from vihier.report.quality_tables import quality_tables
 from vihier.report.table import ReportTable
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def write_report(
     if has_effect:
         scaling = None if calling.controls is None else control_scaling(post, calling.controls)
         tables = hit_tables(post, calling)
-        quality = [lines_table(post, calling.controls)]
+        quality = quality_tables(post, screen, calling.controls)
         pages = _pages(post, genes, tables, scaling, screen)
     page = Page(
         title=post.path.name,

@@ -34,9 +34,11 @@
     select.replaceChildren(...entries.map(([value, text]) => element("option", { value }, text)));
   }
 
+  const isText = (column) => column.kind === "text" || column.kind === "prose";
+
   function shown(column, row) {
     const value = column.values[row];
-    if (column.kind === "text") return value;
+    if (isText(column)) return value;
     if (column.kind === "flag") return value ? "yes" : "";
     if (Number.isNaN(value)) return "";
     return column.kind === "integer" ? value.toLocaleString("en-US") : value.toFixed(column.digits);
@@ -46,7 +48,7 @@
     const sign = ascending ? 1 : -1;
     const values = column.values;
     // Rows without a value come last either way.
-    const compare = column.kind === "text"
+    const compare = isText(column)
       ? (a, b) => sign * (values[a] < values[b] ? -1 : values[a] > values[b] ? 1 : 0)
       : (a, b) => Number.isNaN(values[a]) - Number.isNaN(values[b]) || sign * (values[a] - values[b]) || 0;
     return rows.slice().sort(compare);
@@ -77,7 +79,7 @@
     scroll.append(table);
     holder.append(...(searchable ? [controls] : []), scroll, more);
 
-    const texts = columns.filter((column) => column.kind === "text");
+    const texts = columns.filter(isText);
     function matching() {
       const every = Array.from({ length: nRows }, (_, row) => row);
       if (!state.query) return every;
@@ -418,7 +420,7 @@
   }
   for (const tab of document.querySelectorAll("[role=tab]")) {
     tab.addEventListener("click", () => {
-      for (const other of document.querySelectorAll("[role=tab]")) {
+      for (const other of tab.parentElement.children) {
         other.setAttribute("aria-selected", String(other === tab));
         byId(other.getAttribute("aria-controls")).hidden = other !== tab;
       }
