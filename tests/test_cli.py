@@ -39,20 +39,6 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     return said.err
 
 
-def test_alone_it_shows_the_way_through_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 0
-    said = capsys.readouterr().out
-    places = [said.index(f"  vihier {command}") for command in ("simulate", "validate", "models", "fit", "summary")]
-    assert places == sorted(places)
-
-
-@pytest.mark.parametrize("command", ["simulate", "validate", "fit", "summary", "models"])
-def test_help_has_an_example_of_the_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([command, "--help"]) == 0
-    examples = capsys.readouterr().out.split("Example")[1]
-    assert f"vihier {command} " in examples or f"vihier {command}\n" in examples
-
-
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"vihier {vihier.__version__}\n"

@@ -78,10 +78,15 @@ def check_out(out: Path | None) -> None:
         check_writable(out)
 
 
-def say_of_fit(post: Posterior) -> None:
-    """Say what a reader of any answer must know of the fit."""
+def say_unconverged(post: Posterior) -> None:
+    """Say that the fit did not converge, where it did not."""
     if not post.converged:
         say(f"warning: {post.path}: the fit did not converge; its answers may change when it does")
+
+
+def say_of_fit(post: Posterior) -> None:
+    """Say what a reader of any answer from effects must know of the fit."""
+    say_unconverged(post)
     note = post.not_identified.get("effect")
     if note is not None:
         say(f"warning: effect is not identified: {note}")

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 MODEL_PANEL = "The model"
 
+# Both names everywhere: whoever knows one command guesses the other's.
+GENES, LINES, LINEAGES = ("--genes", "--gene"), ("--lines", "--line"), ("--lineages", "--lineage")
+LABELS = "A,B,..."
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")]
+
 ScreenPath = Annotated[
     Path, typer.Argument(metavar="SCREEN", help="Table of the screen: CSV or TSV (also .gz), or Parquet.")
 ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vihier.commands import answer_options as options
-from vihier.commands.arguments import labels
+from vihier.commands.arguments import LABELS, LINEAGES, LINES, labels
 from vihier.commands.messages import say
 from vihier.errors import VihierError
 
@@ -21,11 +21,12 @@ def contrast(
     fit: options.Fit,
     lineage: Annotated[
         list[str] | None,
-        typer.Option(metavar="A,B,...", help="Lineages of the first set.", rich_help_panel=_SETS),
+        typer.Option(*LINEAGES, metavar=LABELS, help="Lineages of the first set.", rich_help_panel=_SETS),
     ] = None,
     line: Annotated[
         list[str] | None,
         typer.Option(
+            *LINES,
             metavar="A,B,...|@FILE",
             help="Lines of the first set; @FILE is a list, with a header such as depmap_id.",
             rich_help_panel=_SETS,

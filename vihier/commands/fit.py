@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,7 +10,17 @@ from typing import TYPE_CHECKING
 import typer
 
 from vihier.commands import fit_options as options
-from vihier.commands.arguments import Columns, OnConflict, Priors, ScreenPath, SingleLineage, labels, pairs, read
+from vihier.commands.arguments import (
+    AsJson,
+    Columns,
+    OnConflict,
+    Priors,
+    ScreenPath,
+    SingleLineage,
+    labels,
+    pairs,
+    read,
+)
 from vihier.commands.messages import say
 from vihier.errors import FitWarning, VihierError
 
@@ -48,6 +59,7 @@ def fit(
     quiet: options.Quiet = False,
     force: options.Force = False,
     strict: options.Strict = False,
+    as_json: AsJson = False,
 ) -> None:
     """Fit a model to a screen and write its posterior.
 
@@ -92,7 +104,7 @@ def fit(
     if is_there and not quiet:
         say(f"{out}: is there already and the same fit: opened, not repeated")
     _tell(table.report, quiet)
-    _conclude(posterior, strict)
+    _conclude(posterior, strict, as_json)
 
 
 @dataclass(frozen=True)
@@ -153,8 +165,14 @@ def _tell(report: ReadReport, quiet: bool) -> None:
         say(line)
 
 
-def _conclude(posterior: Posterior, strict: bool) -> None:
-    typer.echo(posterior.path)
+def _conclude(posterior: Posterior, strict: bool, as_json: bool) -> None:
+    if as_json:
+        names = ("model", "guide", "seed", "converged", "reason", "screen_hash")
+        account = {name: posterior.attrs.get(name) for name in names}
+        account = {"out": str(posterior.path), "n_draws": posterior.n_draws, **account}
+        typer.echo(json.dumps(account, indent=2, ensure_ascii=False))
+    else:
+        typer.echo(posterior.path)
     if not posterior.converged:
         say(f"{posterior.path}: the fit did not converge: {posterior.attrs['reason']}")
         if strict:

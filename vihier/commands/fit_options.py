@@ -7,13 +7,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from vihier.commands.arguments import MODEL_PANEL
+from vihier.commands.arguments import GENES, LABELS, LINEAGES, LINES, MODEL_PANEL
 
 _PART, _RUN = "Part of the screen", "The run"
 
 Out = Annotated[Path, typer.Option(metavar="FIT.h5", help="Posterior file to write.")]
 
-Model = Annotated[str, typer.Option(help="One of those that 'vihier models' lists.", rich_help_panel=MODEL_PANEL)]
+Model = Annotated[
+    str, typer.Option(metavar="NAME", help="One of those that 'vihier models' lists.", rich_help_panel=MODEL_PANEL)
+]
 Guide = Annotated[
     Literal["structured", "mean_field"],
     typer.Option(
@@ -21,11 +23,14 @@ Guide = Annotated[
     ),
 ]
 
-Genes = Annotated[list[str] | None, typer.Option(metavar="A,B,...", help="Genes to keep.", rich_help_panel=_PART)]
+Genes = Annotated[list[str] | None, typer.Option(*GENES, metavar=LABELS, help="Genes to keep.", rich_help_panel=_PART)]
 Lines = Annotated[
-    list[str] | None, typer.Option(metavar="A,B,...", help="Cell lines (depmap_id) to keep.", rich_help_panel=_PART)
+    list[str] | None,
+    typer.Option(*LINES, metavar=LABELS, help="Cell lines (depmap_id) to keep.", rich_help_panel=_PART),
 ]
-Lineages = Annotated[list[str] | None, typer.Option(metavar="A,B,...", help="Lineages to keep.", rich_help_panel=_PART)]
+Lineages = Annotated[
+    list[str] | None, typer.Option(*LINEAGES, metavar=LABELS, help="Lineages to keep.", rich_help_panel=_PART)
+]
 NGenes = Annotated[int | None, typer.Option(metavar="N", help="Genes to draw at random.", rich_help_panel=_PART)]
 NLineages = Annotated[int | None, typer.Option(metavar="N", help="Lineages to draw at random.", rich_help_panel=_PART)]
 Where = Annotated[

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from vihier.commands.arguments import AsJson
 from vihier.errors import VihierError
 
 
@@ -17,6 +19,7 @@ def models(
     graph: Annotated[
         Path | None, typer.Option(metavar="OUT.dot|OUT.svg", help="Draw the model's graph; .svg needs graphviz.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """List the models, describe one, or draw its graph.
 
@@ -30,19 +33,21 @@ def models(
         raise VihierError("--graph: of which model? name it: vihier models additive --graph additive.dot")
     from vihier.models.program import load_program, model_names
 
-    if name is None:
-        width = max(map(len, model_names()))
-        typer.echo("\n".join(f"{each:<{width}}  {_described(each)[0]}" for each in model_names()))
-        return
-    program = load_program(name)
-    if graph is None:
-        typer.echo("\n".join(_described(name)))
-        return
-    from vihier.plots.graph import write_graph
+    programs = {each: load_program(each) for each in (model_names() if name is None else [name])}
+    about = {each: {"description": _described(each)} for each in programs}
+    if name is not None and graph is not None:
+        from vihier.plots.graph import write_graph
 
-    typer.echo(write_graph(program.model, graph))
+        about[name]["graph"] = str(write_graph(programs[name].model, graph))
+    if as_json:
+        typer.echo(json.dumps(about, indent=2, ensure_ascii=False))
+    elif name is not None:
+        typer.echo(about[name]["description"] if graph is None else about[name]["graph"])
+    else:
+        width = max(map(len, about))
+        for each, told in about.items():
+            typer.echo(f"{each:<{width}}  {told['description'].splitlines()[0]}")
 
 
-def _described(name: str) -> list[str]:
-    module = importlib.import_module(f"vihier.models.{name}")
-    return (inspect.getdoc(module) or name).splitlines()
+def _described(name: str) -> str:
+    return inspect.getdoc(importlib.import_module(f"vihier.models.{name}")) or name

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vihier.commands.arguments import Columns, OnConflict, SingleLineage, labels, pairs
+from vihier.commands.arguments import AsJson, Columns, OnConflict, SingleLineage, labels, pairs
 from vihier.commands.messages import say
 from vihier.errors import ScreenWarning, VihierError
 
@@ -30,6 +31,7 @@ def pack(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No report and no progress.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a store that is there.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write the rows of one or more tables to a store, by gene, in bounded memory.
 
@@ -62,7 +64,13 @@ def pack(
     with packed:
         for line in [f"warning: {text}" for text in packed.report.warnings] if quiet else packed.report.lines():
             say(line)
-        typer.echo(store)
+        if as_json:
+            sizes = {"n_rows": packed.n_rows, "n_genes": packed.n_genes, "n_sgrnas": packed.n_sgrnas}
+            sizes |= {"n_lines": packed.n_lines, "n_replicates": packed.n_replicates}
+            account = {"out": str(store), **sizes, "hash": packed.hash}
+            typer.echo(json.dumps(account, indent=2, ensure_ascii=False))
+        else:
+            typer.echo(store)
 
 
 def _check_replaceable(store: Path, force: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vihier.commands import answer_options as options
-from vihier.commands.arguments import labels
+from vihier.commands.arguments import GENES, LABELS, AsJson, labels
 from vihier.errors import VihierError
 
 if TYPE_CHECKING:
@@ -26,15 +26,13 @@ def report(
     ] = None,
     genes: Annotated[
         list[str] | None,
-        typer.Option(
-            "--genes", "--gene", metavar="A,B,...", help="Genes that get a page; all, or on large screens the top hits."
-        ),
+        typer.Option(*GENES, metavar=LABELS, help="Genes that get a page; all, or on large screens the top hits."),
     ] = None,
     fdr: options.Fdr = 0.05,
     beyond: options.Beyond = 0.0,
     essential: options.Essential = None,
     nonessential: options.Nonessential = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a report: summary, checks, hits to sort and search, a page of every gene, quality of lines.
 

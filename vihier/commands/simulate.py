@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vihier.commands.arguments import MODEL_PANEL, Priors, pairs
+from vihier.commands.arguments import MODEL_PANEL, AsJson, Priors, pairs
 from vihier.errors import VihierError
 
 
 def simulate(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Table to write: .parquet, .csv or .tsv (also .gz).")],
-    genes: Annotated[int, typer.Option(help="Number of genes.")] = 20,
-    lines: Annotated[int, typer.Option(help="Number of cell lines.")] = 140,
-    lineages: Annotated[int, typer.Option(help="Number of lineages, each with a line at least.")] = 4,
+    genes: Annotated[int, typer.Option(metavar="N", help="Number of genes.")] = 20,
+    lines: Annotated[int, typer.Option(metavar="N", help="Number of cell lines.")] = 140,
+    lineages: Annotated[int, typer.Option(metavar="N", help="Number of lineages, each with a line at least.")] = 4,
     sgrnas: Annotated[str, typer.Option(metavar="N|N-M", help="sgRNAs of a gene, or the fewest and the most.")] = "4",
-    replicates: Annotated[int, typer.Option(help="Replicates of a line.")] = 2,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same rows.")] = 0,
+    replicates: Annotated[int, typer.Option(metavar="N", help="Replicates of a line.")] = 2,
+    seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same rows.")] = 0,
     model: Annotated[
-        str, typer.Option(help="'realistic', or one that 'vihier models' lists.", rich_help_panel=MODEL_PANEL)
+        str,
+        typer.Option(
+            metavar="NAME", help="'realistic', or one that 'vihier models' lists.", rich_help_panel=MODEL_PANEL
+        ),
     ] = "realistic",
-    missing: Annotated[float, typer.Option(help="Expected share of rows that are absent.")] = 0.03,
+    missing: Annotated[float, typer.Option(metavar="X", help="Expected share of rows that are absent.")] = 0.03,
     prior: Priors = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write a simulated screen, and its truth beside it.
 
@@ -51,6 +56,9 @@ def simulate(
         missing=missing,
         priors=priors or None,
     )
+    if as_json:
+        typer.echo(json.dumps({"table": str(written.table), "truth": str(written.truth)}, indent=2, ensure_ascii=False))
+        return
     typer.echo(f"{written.table} and its truth {written.truth}")
 
 
