@@ -38,6 +38,7 @@ from vihier.guides.gene_chains import (
     sum_to,
     users_of,
 )
+from vihier.guides.interchange import interchangeable, swap
 from vihier.guides.slice_sampler import slice_sample
 from vihier.guides.structure import Location, Scale, Structure
 from vihier.inference.threads import in_threads
@@ -94,6 +95,7 @@ class Sweeper:
         self.shared: Theta = dict(shared or {})
         self.draws_shared = not self.held and any(x.plates in SHARED for x in structure.locations)
         self.global_scales = [scale for scale in structure.scales if scale.plates != ("gene",)]
+        self.pairs = interchangeable(structure)
         self.collapsed = [scale for scale in self.global_scales if self._is_collapsed(scale)]
         self.n_genes = sum(len(block.batch.gene_idx) for block in blocks)
         self.n_rows = sum(float(block.data.count.sum()) for block in blocks)
@@ -116,6 +118,8 @@ class Sweeper:
     def sweep(self, theta: Theta) -> Theta:
         """Return the scales (log-scales, draws last) after one sweep."""
         theta = dict(theta)
+        for pairs in [] if self.held else self.pairs:
+            theta = swap(self.structure, theta, pairs, self.block, self.generator)
         if self.draws_shared and not self.shared:
             self._draw_shared_first(theta)
         column = self._columns()

@@ -45,7 +45,7 @@ PART_CELLS = 13_000
 # Chains side by side and draws a step at least, and sweeps between draws of a chain.
 FEWEST_CHAINS = 16
 FEW_PARTICLES = 4
-THIN = 2
+THIN = 3
 # Steps between sums over all genes of what they say of the shared locations, and in a window of the convergence rule,
 # also where draws are swept afterwards: no global log-scale's mean may move by more than DRIFT of its posterior sd from
 # one window to the next, twice.
