@@ -139,8 +139,8 @@ def test_refusals_name_what_and_the_cure(fit: Posterior) -> None:
 def test_the_runs_of_a_fit_are_the_programs_own_row_means(fit: Posterior) -> None:
     screen = read_screen(ragged_frame())
     predictor = Predictor.of(fit, screen, load_program(crossed_levels), draws=7)
-    ((_, _, runs),) = predictor.blocks()
-    mean = torch.cat([run.rows.mean for _, run in runs()]).numpy()
+    (block,) = predictor.blocks()
+    mean = torch.cat([run.rows.mean for _, run in block.runs()]).numpy()
     chosen = np.arange(7) * 1000 // 7
     parts = [fit.draws(name).to_numpy()[0][chosen] for name in ("of_sgrna", "of_line", "of_both")]
     expected = parts[0][:, screen.sgrna] + parts[1][:, screen.line] + parts[2][:, screen.gene, screen.line]

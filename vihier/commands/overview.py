@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from vihier.commands.compare import compare
 from vihier.commands.contrast import contrast
 from vihier.commands.export import export
 from vihier.commands.fit import fit
@@ -59,7 +60,11 @@ WAY: dict[str, tuple[Step, ...]] = {
         Step(models, "models", "the models there are"),
         Step(fit, "fit screen.parquet --out fit.h5", "fit a model and write its posterior"),
     ),
-    "Trust": (),
+    "Trust": (
+        Step(
+            compare, "compare a.h5 b.h5 --screen screen.parquet", "which model predicts better: leave-one-out, held-out"
+        ),
+    ),
     "Answers": (
         Step(summary, "summary fit.h5 --var effect --out effect.csv", "one row per gene and line: mean, sd, interval"),
         Step(hits, "hits fit.h5", "the effects whose sign is sure"),

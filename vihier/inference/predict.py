@@ -110,11 +110,11 @@ def program_of(posterior: Posterior, model: Model | None = None) -> Program:
 
 def predicted_rows(predictor: Predictor) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield rows drawn, block by block: where they are in the screen, and their draws, float32 [N, rows]."""
-    for batch, rows, runs in predictor.blocks():
-        values = np.empty((predictor.n_draws, len(batch.gene)), dtype=np.float32)
-        for at, run in runs():
-            values[at] = draw_rows(run.rows, predictor.seed, int(batch.gene_idx[0]), at.start)
-        yield rows, values
+    for block in predictor.blocks():
+        values = np.empty((predictor.n_draws, len(block.batch.gene)), dtype=np.float32)
+        for at, run in block.runs():
+            values[at] = draw_rows(run.rows, predictor.seed, int(block.batch.gene_idx[0]), at.start)
+        yield block.rows, values
 
 
 def draw_rows(rows: torch.distributions.Distribution, seed: int, gene: int, start: int) -> np.ndarray:

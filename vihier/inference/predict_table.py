@@ -186,12 +186,13 @@ def _blocks(
         frame["new"] = _what_is_new(posterior, rows.screen)
     lower, upper = interval_columns(prob)
     tails = [(1 - prob) / 2, (1 + prob) / 2]
-    for batch, at_rows, runs in predictor.blocks():
-        drawn = np.empty((predictor.n_draws, len(batch.gene)), dtype=np.float32)
-        moments = np.zeros((2, len(batch.gene)))
-        density = np.empty((predictor.n_draws, 0 if rows.observed is None else len(batch.gene)))
-        for at, run in runs():
-            drawn[at] = draw_rows(run.rows, predictor.seed, int(batch.gene_idx[0]), at.start)
+    for of_rows in predictor.blocks():
+        at_rows, n_rows = of_rows.rows, len(of_rows.batch.gene)
+        drawn = np.empty((predictor.n_draws, n_rows), dtype=np.float32)
+        moments = np.zeros((2, n_rows))
+        density = np.empty((predictor.n_draws, 0 if rows.observed is None else n_rows))
+        for at, run in of_rows.runs():
+            drawn[at] = draw_rows(run.rows, predictor.seed, int(of_rows.batch.gene_idx[0]), at.start)
             moments += _moments(run.rows, drawn[at]) * (at.stop - at.start) / predictor.n_draws
             if rows.observed is not None:
                 density[at] = run.rows.log_prob(torch.as_tensor(rows.observed[at_rows])).numpy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,26 +90,22 @@ class Predictor:
         """Number of draws, N."""
         return len(self.draws)
 
-    def blocks(self) -> Iterator[tuple[Batch, slice, Callable[[], Iterator[tuple[slice, Run]]]]]:
-        """Yield gene blocks: the batch, where its rows are in the screen, and its runs, some draws at a time."""
+    def blocks(self) -> Iterator[RowBlock]:
+        """Yield the screen's gene blocks in order, so small that the draws of a block's rows fit in memory."""
         screen = self.screen
         of_gene = max(int(np.diff(screen.gene_starts).max()), screen.n_lines)
-        blocks = GeneBlocks(screen, max(1, ELEMENTS_AT_ONCE // (self.n_draws * of_gene)))
         start = 0
-        for batch in blocks:
+        for batch in GeneBlocks(screen, max(1, ELEMENTS_AT_ONCE // (self.n_draws * of_gene))):
             rows = slice(start, start + len(batch.gene))
             start = rows.stop
-            yield batch, rows, functools.partial(self._runs, batch)
+            yield RowBlock(self, batch, rows)
 
-    def _runs(self, batch: Batch) -> Iterator[tuple[slice, Run]]:
-        step = max(1, ELEMENTS_IN_A_RUN // max(len(batch.gene), len(batch.gene_idx) * len(batch.line_idx)))
+    def values(self, batch: Batch) -> tuple[Draws, Known]:
+        """Return draws of every site that is known, [N, *shape in the batch], and which of their elements are."""
         local, masks = self._read(batch, {site.name for site in self.sites.local})
         shared = self._shared
-        masks |= {name: torch.ones(value.shape[1:], dtype=torch.bool) for name, value in shared.items()}
-        for start in range(0, self.n_draws, step):
-            at = slice(start, min(start + step, self.n_draws))
-            values = {name: value[at] for name, value in {**shared, **local}.items()}
-            yield at, self._run(batch, values, masks, (), at)
+        known = {name: torch.ones(value.shape[1:], dtype=torch.bool) for name, value in shared.items()}
+        return {**shared, **local}, {**masks, **known}
 
     @functools.cached_property
     def _shared(self) -> Draws:
@@ -122,7 +118,7 @@ class Predictor:
             masks |= dict.fromkeys(site.name for site in self.sites.local)
             values = {
                 **values,
-                **self._run(batch, values, masks, sorted(new), slice(0, self.n_draws), "shared").completed,
+                **self.run(batch, values, masks, sorted(new), slice(0, self.n_draws), "shared").completed,
             }
         return values
 
@@ -132,9 +128,34 @@ class Predictor:
         values, masks = self.known.read(batch, names)
         return {name: value[self.draws] for name, value in values.items()}, masks
 
-    def _run(
+    def run(
         self, batch: Batch, values: Draws, masks: Known, completed: Collection[str], at: slice, purpose: str = "rows"
     ) -> Run:
+        """Run the program on some draws of its sites; see `run_program`."""
         observed, n_draws = self.sites.observed[0], at.stop - at.start
         with run_on(CPU, torch.float64), seeded(CPU, self.seed, purpose, int(batch.gene_idx[0]), at.start):
             return run_program(self.program.model, batch, observed, values, masks, completed, n_draws)
+
+
+@dataclass(frozen=True)
+class RowBlock:
+    """The rows of some genes: the batch, and where they are among the screen's rows."""
+
+    predictor: Predictor
+    batch: Batch
+    rows: slice
+
+    @functools.cached_property
+    def known(self) -> tuple[Draws, Known]:
+        """Draws of the block's sites; see `Predictor.values`."""
+        return self.predictor.values(self.batch)
+
+    def runs(self) -> Iterator[tuple[slice, Run]]:
+        """Yield the program's runs, some draws at a time: which draws, and the distributions of the rows."""
+        batch, n_draws = self.batch, self.predictor.n_draws
+        step = max(1, ELEMENTS_IN_A_RUN // max(len(batch.gene), len(batch.gene_idx) * len(batch.line_idx)))
+        values, masks = self.known
+        for start in range(0, n_draws, step):
+            at = slice(start, min(start + step, n_draws))
+            part = {name: value[at] for name, value in values.items()}
+            yield at, self.predictor.run(batch, part, masks, (), at)
