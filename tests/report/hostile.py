@@ -15,6 +15,7 @@ HOSTILE_GENES = (
     '"><b>&amp;',
     "<!--<script>",
     "a 'b' %{x} $c$",
+    r"$\frac{$",  # no formula: matplotlib, asked to set it, would fail
 )
 HOSTILE_LINE = "<svg/onload=window.pwned=2>"
 HOSTILE_LINEAGE = '<a href="javascript:window.pwned=3">skin</a>'

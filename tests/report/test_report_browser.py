@@ -94,7 +94,7 @@ def test_a_label_that_is_markup_is_shown_and_does_nothing(page: Chrome, reported
     assert HOSTILE_LINEAGE in hovered
     with pytest.raises(NoAlertPresentException):
         page.switch_to.alert  # noqa: B018
-    foreign = "main script, main img, main b, main a[href^=javascript], svg a, [onload], [onerror]"
+    foreign = "main script, main img[src=x], main b, main a[href^=javascript], svg a, [onload], [onerror]"
     assert page.execute_script(
         "return [window.pwned ?? null, document.querySelectorAll(arguments[0]).length]", foreign
     ) == [
@@ -141,7 +141,7 @@ def test_tabs_show_one_table_at_a_time(page: Chrome) -> None:
     tab.click()
     panels = {
         panel.get_attribute("id"): panel.is_displayed()
-        for panel in page.find_elements(By.CSS_SELECTOR, "[role=tabpanel]")
+        for panel in page.find_elements(By.CSS_SELECTOR, "#hits [role=tabpanel]")
     }
     assert [name for name, displayed in panels.items() if displayed] == ["panel-selective-lineage"]
     assert tab.get_attribute("aria-selected") == "true"
@@ -202,6 +202,15 @@ def test_a_gene_is_found_by_its_address_and_by_clicking_it(page: Chrome, reporte
     gene = link.text
     page.execute_script("arguments[0].click()", link)
     assert page.find_element(By.ID, "gene-title").text == gene
+
+
+def test_an_address_of_a_gene_that_has_no_page_shows_another(page: Chrome, reported: Reported) -> None:
+    page.get(f"{reported.written.path.as_uri()}#gene=NOSUCH")
+    page.refresh()
+    assert page.find_element(By.ID, "gene-message").text == "There is no page of a gene called NOSUCH."
+    assert page.find_element(By.ID, "gene-title").text in reported.post.labels("hugo_symbol")
+    page.find_element(By.CSS_SELECTOR, "#gene-order option[value=mean]").click()
+    assert page.get_log("browser") == []
 
 
 def test_a_gene_that_has_no_page_is_said(page: Chrome) -> None:

@@ -19,6 +19,7 @@ from vihier.errors import VihierError
 from vihier.report.checks import CheckItem
 from vihier.report.gene_pages import GenePages
 from vihier.report.payload import script_json
+from vihier.report.pictures import Picture
 from vihier.report.table import ReportTable, tables_data
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Page:
         Unit of the hits' effects.
     pages
         Pages of genes; None for a fit without effects.
+    pictures
+        Images.
     charts
         Series of the charts of checks.
     first_gene
@@ -64,6 +67,7 @@ class Page:
     hits: Sequence[ReportTable]
     unit: str
     pages: GenePages | None
+    pictures: Sequence[Picture]
     charts: Mapping[str, Any]
     first_gene: str | None
 

@@ -20,6 +20,7 @@ from vihier.report.gene_pages import GenePages, gene_pages, genes_that_fit
 from vihier.report.measured import check_same_labels
 from vihier.report.page import Page, render
 from vihier.report.payload import packed
+from vihier.report.pictures import pictures
 from vihier.report.quality_tables import quality_tables
 from vihier.report.table import ReportTable
 
@@ -110,6 +111,7 @@ def write_report(
         hits=tables,
         unit=calling.unit,
         pages=pages,
+        pictures=pictures(post) if has_effect else [],
         charts=_charts(post),
         first_gene=_first_gene(pages, tables),
     )

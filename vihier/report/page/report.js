@@ -336,12 +336,15 @@
     const one = (name) => Float32Array.from(parameters, (each) => each[name][gene]);
     const holder = byId("gene-parameters");
     holder.replaceChildren();
-    buildTable(holder, [
-      column("variable", "text", parameters.map((each) => each.name)),
-      column("mean", "number", one("mean")), column("sd", "number", one("sd")),
-      column("hdi_5.5%", "number", one("hdi_lower")), column("hdi_94.5%", "number", one("hdi_upper")),
-      ...(parameters.some((each) => each.note) ? [column("not_identified", "text", parameters.map((each) => each.note))] : []),
-    ], parameters.length, false);
+    if (parameters.length) {
+      holder.append(element("h3", {}, "Its parameters"));
+      buildTable(holder, [
+        column("variable", "text", parameters.map((each) => each.name)),
+        column("mean", "number", one("mean")), column("sd", "number", one("sd")),
+        column("hdi_5.5%", "number", one("hdi_lower")), column("hdi_94.5%", "number", one("hdi_upper")),
+        ...(parameters.some((each) => each.note) ? [column("not_identified", "text", parameters.map((each) => each.note))] : []),
+      ], parameters.length, false);
+    }
 
     const ofSgrnas = byId("gene-sgrnas");
     ofSgrnas.replaceChildren();
@@ -367,10 +370,14 @@
       message.textContent = `There is no page of a gene called ${name}.`;
       return false;
     }
-    current = known;
-    byId("gene-name").value = known;
-    drawGene(genePages.place.get(known));
+    drawNamed(known);
     return true;
+  }
+
+  function drawNamed(gene) {
+    current = gene;
+    byId("gene-name").value = gene;
+    drawGene(genePages.place.get(gene));
   }
 
   function suggest() {
@@ -384,9 +391,9 @@
     if (!match) return false;
     let name;
     try { name = decodeURIComponent(match[1]); } catch { return false; }
-    showGene(name);
+    const found = showGene(name);
     byId("gene").scrollIntoView();
-    return true;
+    return found;
   }
 
   function setUpGenes() {
@@ -411,7 +418,8 @@
       if (name) showGene(name);
     });
     window.addEventListener("hashchange", followAddress);
-    if (!followAddress()) showGene(data.firstGene ?? genePages.genes[0]);
+    // A gene that the address asks for in vain is said to be missing, above the one that is shown.
+    if (!followAddress()) drawNamed(data.firstGene ?? genePages.genes[0]);
   }
 
   for (const spec of data.tables) {
