@@ -92,3 +92,15 @@ def test_recall_lets_in_five_in_a_hundred() -> None:
     controls = ControlGenes({n for n in names if n[0] == "e"}, {n for n in names if n[0] == "n"})
     # 19 of 20 are 95 %, and 39 of 40 more.
     assert precision_recall(effect, controls)["recall"][0] == 1.0
+
+
+def test_a_line_without_one_kind_of_gene_or_without_spread_has_no_number() -> None:
+    nan = np.nan
+    effect = pd.DataFrame(
+        [[nan, nan, 0.0, 1.0], [-1.0, 0.0, nan, nan], [-1.0, 0.0, 2.0, 2.0]], columns=["e1", "e2", "n1", "n2"]
+    )
+    controls = ControlGenes({"e1", "e2"}, {"n1", "n2"})
+    got = separation(effect, controls)
+    np.testing.assert_array_equal(got["auroc"], [nan, nan, 1.0])
+    np.testing.assert_array_equal(got["nnmd"], [nan, nan, nan])
+    assert np.isnan(precision_recall(effect, controls)["average_precision"][0])

@@ -86,7 +86,8 @@ def test_boxes_name_lineages_with_their_number_of_lines_lowest_median_on_top(mak
     assert texts(ax, "y") == ["lineage 00 (3)", "lineage 01 (2)", "lineage 02 (2)"]
     assert ax.get_ylim()[0] < ax.get_ylim()[1]
     dots = [c for c in ax.collections if isinstance(c, PathCollection)]
-    assert sum(len(c.get_offsets()) for c in dots) == 7
+    # The lines', and a diamond for each lineage.
+    assert sum(len(c.get_offsets()) for c in dots) == 7 + 3
 
 
 def test_truth_figure_counts_what_the_intervals_cover(make_posterior: Make) -> None:

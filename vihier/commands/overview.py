@@ -14,6 +14,7 @@ from vihier.commands.hits import hits
 from vihier.commands.import_screen import importing
 from vihier.commands.models import models
 from vihier.commands.pack import pack
+from vihier.commands.plot import plot
 from vihier.commands.predict import predict
 from vihier.commands.qc import qc
 from vihier.commands.report import report
@@ -76,7 +77,10 @@ WAY: dict[str, tuple[Step, ...]] = {
         Step(export, "export fit.h5 --out CRISPRGeneEffect.csv", "effects as a matrix of lines x genes, other tables"),
         Step(predict, "predict fit.h5 --new rows.csv", "what the fit expects of rows, also of new sgRNAs or lines"),
     ),
-    "Pictures": (Step(report, "report fit.h5 --out report.html", "all of it as one page for a browser"),),
+    "Pictures": (
+        Step(plot, "plot fit.h5 heatmap --out effects.png", "one figure of a fit, of fourteen kinds"),
+        Step(report, "report fit.h5 --out report.html", "all of it as one page for a browser"),
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vihier.commands import answer_options as options
-from vihier.commands.arguments import Columns, read
+from vihier.commands.arguments import Columns, pairs
 from vihier.commands.messages import say
-from vihier.errors import VihierError
+from vihier.errors import ScreenWarning, VihierError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from vihier.diagnostics.control_genes import ControlGenes
     from vihier.quality import FitQuality, ScreenQuality
 
 WORST_SHOWN = 3
@@ -54,8 +54,16 @@ def qc(
     vihier qc fit.h5 --essential CEGv2.txt --nonessential NEGv1.txt --json
     """
     _check_out(out)
+    mapping = pairs(column, "--column", "lfc=LFC")
     controls = options.control_genes(essential, nonessential)
-    quality = _judge(source, column, controls)
+    from vihier.quality.judge import judge
+
+    with warnings.catch_warnings():
+        # What deserves a second look in the table is for `vihier validate` to say.
+        warnings.simplefilter("ignore", ScreenWarning)
+        quality = judge(source, columns=mapping, controls=controls)
+    if quality.overview.get("converged") is False:
+        say(f"warning: {source}: the fit did not converge; what it says may change when it does")
     account: dict[str, Any] = {"source": str(source), **quality.overview}
     if out is not None:
         account["out"] = _write(quality.tables(), quality.flags, out)
@@ -68,28 +76,6 @@ def qc(
         typer.echo(f"{path}: {n_rows:,} rows")
     if controls is None:
         say("without --essential and --nonessential it is not known how well lines tell control genes apart")
-
-
-def _judge(source: Path, column: list[str] | None, controls: ControlGenes | None) -> ScreenQuality | FitQuality:
-    from vihier.store.store import is_hdf5, is_store, open_store
-
-    if not is_hdf5(source):
-        from vihier.quality import screen_quality
-
-        return screen_quality(read(source, column, False, "error"), controls)
-    if column:
-        raise VihierError(f"{source}: --column is for tables; a store or a posterior file is read as it is")
-    if is_store(source):
-        from vihier.quality import screen_quality
-
-        with open_store(source) as store:
-            return screen_quality(store, controls)
-    from vihier.posterior.reader import open_posterior
-    from vihier.quality import fit_quality
-
-    with open_posterior(source) as post:
-        options.say_of_fit(post)
-        return fit_quality(post, controls)
 
 
 def _is_table(out: Path) -> bool:

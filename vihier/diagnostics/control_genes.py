@@ -6,6 +6,7 @@ Genome Biology 22, 343).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,8 @@ def separation(effect: pd.DataFrame, controls: ControlGenes) -> pd.DataFrame:
     -------
     DataFrame
         A row a line. ``auroc``: probability that an essential gene has a lower effect than a non-essential one, ties
-        counting half. ``nnmd``: (median of essential - median of non-essential) / MAD of non-essential.
+        counting half. ``nnmd``: (median of essential - median of non-essential) / MAD of non-essential. NaN where a
+        line lacks one kind, or its non-essential genes are all the same.
 
     Raises
     ------
@@ -112,10 +114,19 @@ def separation(effect: pd.DataFrame, controls: ControlGenes) -> pd.DataFrame:
     ranks = rankdata(np.hstack([low, high]), axis=1, nan_policy="omit")
     n_low, n_high = (np.isfinite(part).sum(axis=1) for part in (low, high))
     mann_whitney = np.nansum(ranks[:, : low.shape[1]], axis=1) - n_low * (n_low + 1) / 2
-    middle = np.nanmedian(high, axis=1)
-    mad = np.nanmedian(np.abs(high - middle[:, None]), axis=1)
+    with warnings.catch_warnings():
+        # Of lines without a gene of one kind.
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        middle = np.nanmedian(high, axis=1)
+        mad = np.nanmedian(np.abs(high - middle[:, None]), axis=1)
+        distance = np.nanmedian(low, axis=1) - middle
+    missing = np.full(len(effect), np.nan)
+    pairs = n_low * n_high
     return pd.DataFrame(
-        {"auroc": 1 - mann_whitney / (n_low * n_high), "nnmd": (np.nanmedian(low, axis=1) - middle) / mad},
+        {
+            "auroc": 1 - np.divide(mann_whitney, pairs, out=missing.copy(), where=pairs > 0),
+            "nnmd": np.divide(distance, mad, out=missing.copy(), where=mad > 0),
+        },
         index=effect.index,
     )
 
