@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vihier.guides.block import Block, Theta, align, plates_of, scale_log_prior, variances
 from vihier.guides.deviations import gene_level, normal_like, split_genes
+from vihier.guides.gene_tree import GeneTree, tree_scales
 from vihier.guides.slice_sampler import slice_sample
 from vihier.guides.structure import Location, Plates, Scale, Structure
 from vihier.kernels.elimination import Eliminated, Variances, dense_column, draw_dense, draw_leaf, eliminate
@@ -175,7 +176,28 @@ class GeneChains:
         self.slot_count = data.count.sum(2)[..., None]
         self.slot_total = data.total.sum(2)[..., None]
         self.own_scales = [scale for scale in structure.scales if scale.plates == ("gene",)]
+        self.tree_scales = tree_scales(structure)
+        self.tree: GeneTree
         self._drawn: _Drawn
+
+    def move_tree_scales(self, theta: Theta, column: Tensor | None) -> Theta:
+        """Move the genes' own scales of the tree with all of a gene's locations integrated out; return all scales."""
+        theta = dict(theta)
+        self.tree = GeneTree.of(self.structure, theta, column, self.block)
+        for scale in self.own_scales:
+            if scale in self.tree_scales:
+                self.move_in_tree(theta, scale)
+        return theta
+
+    def move_in_tree(self, theta: Theta, scale: Scale) -> None:
+        """Move one of them."""
+        points = at_points(theta)
+
+        def density(x: Tensor) -> Tensor:
+            evidence = self.tree.log_evidence({**points, scale.name: x})
+            return log_prior(self.structure, theta, scale, x, self.block) + evidence
+
+        theta[scale.name] = slice_sample(density, theta[scale.name], self.generator)
 
     def draw_dense(self, theta: Theta, column: Tensor | None) -> Said:
         """Draw d = (a, m, b) given the shared part of each line's mean, with e integrated out."""
@@ -279,6 +301,8 @@ class GeneChains:
         """Move the genes' own scales, with the deviations held and with the rows asking; return all scales."""
         theta = dict(theta)
         for scale in self.own_scales:
+            if scale in self.tree_scales:
+                continue
             users = users_of(self.structure, scale)
             self.move_held(theta, scale, users)
             if len(users) == 1:

@@ -38,6 +38,7 @@ from vihier.guides.gene_chains import (
     sum_to,
     users_of,
 )
+from vihier.guides.gene_tree import tree_scales
 from vihier.guides.interchange import interchangeable, swap
 from vihier.guides.slice_sampler import slice_sample
 from vihier.guides.structure import Location, Scale, Structure
@@ -96,6 +97,7 @@ class Sweeper:
         self.draws_shared = not self.held and any(x.plates in SHARED for x in structure.locations)
         self.global_scales = [scale for scale in structure.scales if scale.plates != ("gene",)]
         self.pairs = interchangeable(structure)
+        self.tree_scales = tree_scales(structure)
         self.collapsed = [scale for scale in self.global_scales if self._is_collapsed(scale)]
         self.n_genes = sum(len(block.batch.gene_idx) for block in blocks)
         self.n_rows = sum(float(block.data.count.sum()) for block in blocks)
@@ -123,6 +125,8 @@ class Sweeper:
         if self.draws_shared and not self.shared:
             self._draw_shared_first(theta)
         column = self._columns()
+        if self.tree_scales:
+            self._move_tree(theta, column)
         mine = self._of_parts(theta)
         said = self._for_parts(lambda i: self.parts[i].draw_dense(mine[i], column))
         shift = None
@@ -135,19 +139,57 @@ class Sweeper:
             self.parts[i].draw_leaf(mine[i], column, shift)
             return self.parts[i].move_scales(mine[i])
 
-        moved = self._for_parts(finish)
-        for scale in self.parts[0].own_scales:
-            theta[scale.name] = torch.empty_like(theta[scale.name])
-            for genes, part in zip(self.genes, moved, strict=True):
-                theta[scale.name][genes] = part[scale.name].to(theta[scale.name])
+        self._gather(theta, self._for_parts(finish))
         for scale in self.global_scales:
-            if self.held or scale in self.collapsed:
+            if self.held or scale in self.collapsed or scale in self.tree_scales:
                 continue
             if scale.name == self.structure.noise:
                 self._move_noise(theta, scale)
             else:
                 self.move(theta, scale)
         return theta
+
+    def _gather(self, theta: Theta, moved: Sequence[Theta]) -> None:
+        """Put the genes' own scales, as their blocks moved them, into the tables of scales."""
+        for scale in self.parts[0].own_scales:
+            theta[scale.name] = torch.empty_like(theta[scale.name])
+            for genes, part in zip(self.genes, moved, strict=True):
+                theta[scale.name][genes] = part[scale.name].to(theta[scale.name])
+
+    def _move_tree(self, theta: Theta, column: Tensor | None) -> None:
+        """Move the scales of genes' trees with all locations of genes integrated out."""
+        mine = self._of_parts(theta)
+        self._gather(theta, self._for_parts(lambda i: self.parts[i].move_tree_scales(mine[i], column)))
+        for scale in [] if self.held else self.global_scales:
+            family = children_of(self.structure, scale)
+            if scale in self.tree_scales:
+                self._move_in_tree(theta, scale, [], self._prior)
+            elif self._is_tree_family(scale):
+                self._move_in_tree(theta, scale, family, self._own_prior)
+
+    def _is_tree_family(self, scale: Scale) -> bool:
+        """Whether a scale is that of scales of genes' trees, and of nothing else."""
+        family = children_of(self.structure, scale)
+        of_tree = bool(family) and all(self._is_leaf(child) and child in self.tree_scales for child in family)
+        return of_tree and not users_of(self.structure, scale)
+
+    def _move_in_tree(self, theta: Theta, scale: Scale, family: Sequence[Scale], prior: Prior) -> None:
+        """Move a scale, or a scale of scales with all of those, by one factor, genes' locations integrated out."""
+        start, mine = theta[scale.name], self._of_parts(theta)
+
+        def of_part(i: int, x: Tensor) -> Tensor:
+            x = x.to(self.parts[i].cell_count)
+            points = at_points(mine[i])
+            shift = x - points[scale.name]
+            moved = {child.name: points[child.name] + shift for child in family}
+            return self.parts[i].tree.log_evidence({**points, scale.name: x, **moved}).sum(0)
+
+        def density(x: Tensor) -> Tensor:
+            found = self._for_parts(lambda i: of_part(i, x))
+            return prior(theta, scale, x) + reduce(add, (part.to(x) for part in found))
+
+        theta[scale.name] = slice_sample(density, start, self.generator)
+        self._follow(theta, scale, family, theta[scale.name] - start)
 
     def _columns(self) -> Tensor | None:
         """Shared part of each line's mean, [C, N], as the blocks want it; None where there is none."""
@@ -285,7 +327,7 @@ class Sweeper:
         self._move_held(theta, scale, [scale], self._prior)
         if len(users) == 1:
             self._move_with_rows(theta, scale, [], users[0], self._prior)
-        if not users and all(self._is_leaf(child) for child in family):
+        if not users and all(self._is_leaf(child) for child in family) and not self._is_tree_family(scale):
             self._move_held(theta, scale, family, self._own_prior)
             of_family = users_of(self.structure, family[0]) if len(family) == 1 else []
             if len(of_family) == 1:

@@ -72,6 +72,34 @@ class Eliminated:
     leaf_shrink: Tensor
 
 
+@dataclass(frozen=True)
+class LeafIntegrated:
+    """What a gene's rows say in each line once e is integrated out, all [B, C, N].
+
+    `shrink` is 1 / (1 + tau v N[c]); `weight` and `residual` are those of the line's mean without e; `total` is the
+    rows' sum less t.
+    """
+
+    shrink: Tensor
+    weight: Tensor
+    residual: Tensor
+    total: Tensor
+
+
+def integrate_leaf(data: GeneData, variances: Variances, shared: Tensor | None = None) -> LeafIntegrated:
+    """Integrate e out; arguments as those of `eliminate`."""
+    tau = 1.0 / variances.noise
+    count, total = data.line_count[..., None], data.line_total[..., None]
+    if shared is not None:
+        total = total - count * shared
+    if variances.gene_line is None:
+        shrink = torch.ones_like(tau * count)
+    else:
+        shrink = (1.0 + tau * variances.gene_line * count).reciprocal()
+    scaled = tau * shrink
+    return LeafIntegrated(shrink, scaled * count, scaled * total, total)
+
+
 def eliminate(
     data: GeneData, variances: Variances, shared: Tensor | None = None, *, with_evidence: bool = True
 ) -> Eliminated:
@@ -89,17 +117,10 @@ def eliminate(
     """
     tau = 1.0 / variances.noise
     count, total = data.line_count[..., None], data.line_total[..., None]
-    residual_total = total
-    if shared is not None:
-        shared = shared.to(total)
-        residual_total = total - count * shared
-    if variances.gene_line is None:
-        shrink = torch.ones_like(tau * count)
-    else:
-        shrink = (1.0 + tau * variances.gene_line * count).reciprocal()
-    scaled = tau * shrink
-    weight, residual = scaled * count, scaled * residual_total
-    dense = _dense(data, variances, scaled, weight, residual, shared)
+    shared = None if shared is None else shared.to(total)
+    leaf = integrate_leaf(data, variances, shared)
+    shrink, weight, residual = leaf.shrink, leaf.weight, leaf.residual
+    dense = _dense(data, variances, tau * shrink, weight, residual, shared)
     chol, scale, solution = None, weight.new_zeros(len(count), len(tau), 0), weight.new_zeros(len(count), len(tau), 0)
     if dense is not None:
         scale, precision, rhs = dense
@@ -114,7 +135,7 @@ def eliminate(
             square = square - 2 * (total * shared).sum(1) + (count * shared.square()).sum(1)
         log_evidence = data.line_count.sum(1)[:, None] * (tau.log() - math.log(2 * math.pi)) - tau * square
         if variances.gene_line is not None:
-            explained = (tau * variances.gene_line * residual * residual_total).sum(1)
+            explained = (tau * variances.gene_line * residual * leaf.total).sum(1)
             log_evidence = log_evidence + shrink.log().sum(1) + explained
         log_evidence = 0.5 * log_evidence
         if chol is not None:
