@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from vihier.commands.check import check
 from vihier.commands.compare import compare
 from vihier.commands.contrast import contrast
 from vihier.commands.export import export
@@ -62,6 +63,7 @@ WAY: dict[str, tuple[Step, ...]] = {
         Step(fit, "fit screen.parquet --out fit.h5", "fit a model and write its posterior"),
     ),
     "Trust": (
+        Step(check, "check fit.h5 --screen screen.parquet", "what a referee would ask of a fit: pass, warn or fail"),
         Step(
             compare, "compare a.h5 b.h5 --screen screen.parquet", "which model predicts better: leave-one-out, held-out"
         ),

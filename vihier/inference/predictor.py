@@ -103,12 +103,12 @@ class Predictor:
     def values(self, batch: Batch) -> tuple[Draws, Known]:
         """Return draws of every site that is known, [N, *shape in the batch], and which of their elements are."""
         local, masks = self._read(batch, {site.name for site in self.sites.local})
-        shared = self._shared
+        shared = self.shared
         known = {name: torch.ones(value.shape[1:], dtype=torch.bool) for name, value in shared.items()}
         return {**shared, **local}, {**masks, **known}
 
     @functools.cached_property
-    def _shared(self) -> Draws:
+    def shared(self) -> Draws:
         """Draws of the sites that genes share, drawn once for all blocks where they are new."""
         names = {site.name for site in self.sites.shared}
         batch = GeneBlocks(self.screen, 1)[0].with_one_row()

@@ -9,6 +9,7 @@ from vihier.plots.heatmap import effect_heatmap
 from vihier.plots.hyperparameters import density, trace
 from vihier.plots.line_quality import line_quality
 from vihier.plots.lineage import boxes_by_lineage, effects_by_lineage
+from vihier.plots.p_values import p_values
 from vihier.plots.predictive import predictive_check
 from vihier.plots.shrinkage import shrinkage
 from vihier.plots.truth import truth_vs_posterior
@@ -27,6 +28,7 @@ __all__ = [
     "guide_vs_nuts",
     "line_quality",
     "nuts_tables",
+    "p_values",
     "predictive_check",
     "shrinkage",
     "trace",

@@ -1,0 +1,65 @@
+"""Whether the fit came to an end, and whether its guide can stand for the posterior."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vihier.diagnostics.checks.items import Item, listed
+from vihier.diagnostics.psis import KHAT_LIMIT
+from vihier.posterior.reader import Posterior
+
+KHAT_FAILS = 1.0
+GENES_WARN = 0.1
+
+
+def convergence(converged: bool, reason: str) -> Item:
+    """Judge whether the fit met its own stated rule.
+
+    Examples
+    --------
+    >>> convergence(False, "it was stopped after 5 steps").status
+    'fail'
+    """
+    if converged:
+        return Item("convergence", "pass", f"the fit met its rule: {reason}")
+    return Item("convergence", "fail", f"the fit did not converge: {reason}; fit longer (--max-steps)")
+
+
+def guide_khat(khat_globals: float, khat: np.ndarray, genes: np.ndarray, sweeps: float) -> Item:
+    """Judge Pareto k-hat of the guide: of what genes share, and of each gene given that.
+
+    Parameters
+    ----------
+    khat_globals
+        Of the globals.
+    khat, genes
+        Of each gene, and the genes' labels.
+    sweeps
+        How many exact sweeps moved each draw since; after some, what the guide got wrong is gone.
+    """
+    bad = [str(gene) for gene in genes[khat > KHAT_LIMIT]]
+    figures = {"khat_globals": khat_globals, "genes_above": len(bad), "genes": len(genes), "sweeps": sweeps}
+    found = (
+        f"k-hat is {khat_globals:.2f} for what genes share, above {KHAT_LIMIT} for {len(bad):,} of {len(genes):,} genes"
+    )
+    if sweeps > 0:
+        sentence = f"every draw was moved by {sweeps:.0f} exact sweeps, which undo what the guide gets wrong ({found})"
+        return Item("k-hat", "pass", sentence, figures)
+    if not np.isfinite(khat_globals) or khat_globals > KHAT_FAILS:
+        return Item("k-hat", "fail", f"{found}: the guide cannot stand for the posterior; refine with NUTS", figures)
+    if khat_globals > KHAT_LIMIT or len(bad) > GENES_WARN * len(genes):
+        named = f" ({listed(bad)}; their scales were moved by sweeps)" if bad else ""
+        return Item("k-hat", "warn", f"{found}{named}: the guide is approximate there; refine with NUTS", figures)
+    return Item("k-hat", "pass", found, figures)
+
+
+def of_fit(posterior: Posterior) -> list[Item]:
+    """Return the items about the fit as such."""
+    items = [convergence(posterior.converged, str(posterior.attrs["reason"]))]
+    if posterior.guide == "structured":
+        group = posterior.group("diagnostics")
+        genes = posterior.labels("hugo_symbol")
+        sweeps = float(group["sweeps"]) if "sweeps" in group else 0.0
+        return [*items, guide_khat(float(group["khat_globals"]), group["khat"].to_numpy(), genes, sweeps)]
+    sentence = f"guide {posterior.guide!r} does not say how far it is from the posterior; fit with guide 'structured'"
+    return [*items, Item("k-hat", "warn", sentence)]
