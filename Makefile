@@ -23,7 +23,7 @@ lint: .venv/.installed
 
 docs: .venv/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
-	@echo "site/index.html"
+	@echo "site/index.html; its search works where it is served: $(BIN)/python -m http.server -d site"
 
 clean:
 	rm -rf .venv build site *.egg-info .pytest_cache .mypy_cache .ruff_cache demo

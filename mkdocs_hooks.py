@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import importlib
 import os
 import re
 from collections.abc import Iterator
@@ -16,10 +17,12 @@ _FORMULA = re.compile(
     r'<(?P<tag>span|div) class="arithmatex">\\(?P<open>[(\[])(?P<tex>.*?)\\[)\]]</(?P=tag)>', flags=re.DOTALL
 )
 _COMMANDS = "<!-- commands -->"
+_NAMES = re.compile(r"<!-- names of (vihier[\w.]*) -->")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put the help of all commands where the page asks for it."""
+    """Put the help of all commands, and the public names of packages, where a page asks for them."""
+    markdown = _NAMES.sub(lambda match: _public_names(match[1]), markdown)
     return markdown.replace(_COMMANDS, _help_of_commands()) if _COMMANDS in markdown else markdown
 
 
@@ -39,6 +42,18 @@ def _mathml(match: re.Match[str]) -> str:
             f"formula {tex!r}: not understood by latex2mathml; write it in another way, such as with align*"
         )
     return made
+
+
+def _public_names(package: str) -> str:
+    """Ask mkdocstrings for what a package exports, functions and classes, in alphabetical order."""
+    module = importlib.import_module(package)
+    parts = []
+    for name in sorted(module.__all__, key=str.casefold):
+        # By its own module: a function may have the name of the module that it is in.
+        home = package if package == "vihier" else getattr(getattr(module, name), "__module__", "")
+        if home.startswith("vihier"):
+            parts.append(f"::: {home}.{name}\n")
+    return "\n".join(parts)
 
 
 def _help_of_commands() -> str:

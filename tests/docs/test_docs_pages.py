@@ -92,17 +92,6 @@ def test_the_models_page_names_every_parameter() -> None:
 PACKAGES = ("vihier", "vihier.answers", "vihier.quality", "vihier.report", "vihier.plots")
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_every_public_name_is_in_the_reference(package: str) -> None:
-    page = (DOCS / "api.md").read_text(encoding="utf-8")
-    module: Any = importlib.import_module(package)
-    for name in module.__all__:
-        found = getattr(module, name)
-        home = package if package == "vihier" else getattr(found, "__module__", None)
-        if home is not None and home.startswith("vihier"):
-            assert f"::: {home}.{name}\n" in page, f"{package}.{name}"
-
-
 @pytest.mark.skipif(find_spec("mkdocs") is None, reason="mkdocs is not installed; make docs installs it")
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
@@ -116,3 +105,9 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
         loaded = re.findall(r'<(?:script|img|iframe)[^>]+src="([^"]+)"|<link[^>]+href="([^"]+)"', html)
         assert not [url for pair in loaded for url in pair if url.startswith(("http", "//"))], name
     assert all(f'id="vihier-{command}"' in built["commands.html"] for command in ("fit", "report", "import-chronos"))
+    # Every public name has an entry, by the module that it is in.
+    for package in PACKAGES:
+        module: Any = importlib.import_module(package)
+        for name in module.__all__:
+            home = package if package == "vihier" else getattr(getattr(module, name), "__module__", "")
+            assert not home.startswith("vihier") or f'id="{home}.{name}"' in built["api.html"], f"{package}.{name}"

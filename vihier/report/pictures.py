@@ -12,10 +12,18 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vihier.plots import effect_heatmap
+from vihier.answers.control_scaling import ControlScaling
+from vihier.answers.export import effect_matrix
+from vihier.diagnostics.control_genes import ControlGenes
+from vihier.plots import control_distributions, effect_heatmap, line_quality, shrinkage
+from vihier.quality import FIT_LIMITS
+from vihier.screen.screen import Screen
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from vihier.posterior.reader import Posterior
+    from vihier.store.store import ScreenStore
 
 _DOTS_PER_INCH = 110
 # Effects, beyond which a heat map has more cells than dots.
@@ -41,21 +49,75 @@ class Picture:
     source: str
 
 
-def pictures(post: Posterior) -> list[Picture]:
-    """Draw the pictures of a fit that has `effect`."""
+def pictures(
+    post: Posterior,
+    lines: pd.DataFrame,
+    screen: Screen | ScreenStore | None = None,
+    controls: ControlGenes | None = None,
+    scaling: ControlScaling | None = None,
+) -> list[Picture]:
+    """Draw the pictures of a fit that has `effect`.
+
+    Parameters
+    ----------
+    post
+        The fit.
+    lines
+        Table of its lines, as `fit_quality` gives it.
+    screen
+        What it was fitted to. Of a store, which is not in memory, nothing is drawn.
+    controls, scaling
+        Reference genes, and each line's unit.
+    """
     found = []
     n_effects = len(post.labels("hugo_symbol")) * len(post.labels("depmap_id"))
     if n_effects <= MOST_EFFECTS:
-        caption = "Posterior means; genes clustered, lines by lineage and clustered within it."
+        caption = "Posterior means (log2 fold change); genes clustered, lines by lineage and clustered within it."
         found.append(picture("Effects", caption, lambda ax: effect_heatmap(post, ax), 11, 9))
+    if controls is not None:
+        effect = effect_matrix(post, "mean", scaling)
+        caption = "Posterior means in all lines, in each line's own unit."
+        drawn = picture(
+            "Control genes", caption, lambda ax: control_distributions(effect, controls, ax, unit="control genes"), 7, 4
+        )
+        found.append(drawn)
+        limit = next(each for each in FIT_LIMITS if (each.about, each.measure) == ("line", "auroc"))
+        caption = f"How well posterior means tell control genes apart in each line; {limit.because}."
+        height = 1.2 + 0.16 * min(len(lines), 80)
+        found.append(picture("Lines", caption, lambda ax: line_quality(lines, limit, ax), 7, height))
+    if isinstance(screen, Screen) and n_effects <= MOST_EFFECTS and _is_part(screen, post):
+        caption = (
+            "What is a line's own in each gene: measured against the posterior. Where rows say little, it shrinks."
+        )
+        found.append(picture("Shrinkage", caption, lambda ax: shrinkage(post, screen, ax), 7.5, 5, False))
     return found
 
 
-def picture(title: str, caption: str, draw: Callable[[Axes], object], width: float, height: float) -> Picture:
-    """Draw on axes of a size in inches, without a window and without leaving a figure behind."""
+def _is_part(screen: Screen, post: Posterior) -> bool:
+    """Whether all genes and lines of the screen are in the fit."""
+    index = screen.index
+    return {*index.genes} <= {*post.labels("hugo_symbol")} and {*index.lines} <= {*post.labels("depmap_id")}
+
+
+def picture(
+    title: str, caption: str, draw: Callable[[Axes], object], width: float, height: float, labelled: bool = True
+) -> Picture:
+    """Draw on axes of a size in inches, without a window and without leaving a figure behind.
+
+    Parameters
+    ----------
+    title, caption
+        Of the picture.
+    draw
+        Draws on the axes that it is given.
+    width, height
+        Inches.
+    labelled
+        Whether labels of the screen are in it: a dollar sign in one does not begin a formula. (Powers of ten on a
+        logarithmic axis are formulas.)
+    """
     image = io.BytesIO()
-    # Labels are data: a dollar sign in one does not begin a formula.
-    with mpl.rc_context({"text.parse_math": False}):
+    with mpl.rc_context({"text.parse_math": not labelled}):
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure.subplots())
         figure.savefig(image, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})

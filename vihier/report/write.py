@@ -20,7 +20,7 @@ from vihier.report.gene_pages import GenePages, gene_pages, genes_that_fit
 from vihier.report.measured import check_same_labels
 from vihier.report.page import Page, render
 from vihier.report.payload import packed
-from vihier.report.pictures import pictures
+from vihier.report.pictures import Picture, pictures
 from vihier.report.quality_tables import quality_tables
 from vihier.report.table import ReportTable
 
@@ -96,11 +96,14 @@ def write_report(
     tables: list[ReportTable] = []
     quality: list[ReportTable] = []
     pages: GenePages | None = None
+    drawn: list[Picture] = []
     if has_effect:
         scaling = None if calling.controls is None else control_scaling(post, calling.controls)
         tables = hit_tables(post, calling)
         quality = quality_tables(post, screen, calling.controls)
         pages = _pages(post, genes, tables, scaling, screen)
+        lines = next(table.frame for table in quality if table.key == "lines")
+        drawn = pictures(post, lines, screen, calling.controls, scaling)
     page = Page(
         title=post.path.name,
         post=post,
@@ -111,7 +114,7 @@ def write_report(
         hits=tables,
         unit=calling.unit,
         pages=pages,
-        pictures=pictures(post) if has_effect else [],
+        pictures=drawn,
         charts=_charts(post),
         first_gene=_first_gene(pages, tables),
     )
