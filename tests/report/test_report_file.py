@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import warnings
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hostile import HOSTILE_GENE, HOSTILE_GENES, Reported
+from markupsafe import escape
 
 import vihier
 from vihier.cli import main
@@ -57,7 +59,7 @@ def floats(packed: dict[str, str]) -> np.ndarray:
 
 def test_labels_are_no_markup(reported: Reported) -> None:
     elements = Elements(reported.html)
-    known = {"script": 3, "img": 2, "b": 0, "svg": 0, "i": 0, "textarea": 0}
+    known = {"script": 3, "img": 3, "b": 0, "svg": 0, "i": 0, "textarea": 0}
     assert {name: sum(tag == name for tag, _ in elements.tags) for name in known} == known
     assert "&lt;i&gt;fit.h5" in reported.html  # the file's own name
     assert set(HOSTILE_GENES) < set(json.loads(elements.data)["genePages"]["genes"])
@@ -154,6 +156,36 @@ def test_what_qc_flags_is_in_the_report(reported: Reported, tmp_path: Path) -> N
     table = next(each for each in data_of(reported.written.path)["tables"] if each["key"] == "flags")
     assert sorted(table["columns"][0]["values"]) == sorted(expected)
     assert expected
+
+
+def test_the_list_of_checks_is_in_the_report(reported: Reported) -> None:
+    from vihier.diagnostics.checks import check_fit
+
+    for item in check_fit(reported.post, reported.screen).items:
+        assert (
+            f'<span class="status {item.status}">{item.status}</span> <strong>{escape(item.name)}</strong>'
+            in reported.html
+        )
+        assert str(escape(item.sentence)) in reported.html
+    assert "posterior predictive by gene" in reported.html
+
+
+def test_rows_of_a_screen_that_was_fitted_in_part_are_checked(reported: Reported, tmp_path: Path) -> None:
+    part = reported.screen.subset(genes=reported.screen.index.genes[:6].tolist())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", vihier.FitWarning)
+        post = vihier.fit(part, guide="mean_field", draws=20, max_steps=5, quiet=True)
+    write_report(post, tmp_path / "report.html", screen=reported.screen, check_draws=20)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "posterior predictive by gene" in html and "Rows were not checked" not in html
+
+
+def test_rows_of_another_screen_are_not_checked_and_the_page_says_so(reported: Reported, tmp_path: Path) -> None:
+    other = vihier.read_screen(reported.screen.to_frame().assign(lfc=lambda frame: frame["lfc"] + 0.5))
+    write_report(reported.post, tmp_path / "report.html", screen=other)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Rows were not checked" in html and "other rows or values" in html
+    assert "posterior predictive by gene" not in html
 
 
 def test_a_fit_that_did_not_converge_says_so(make_posterior: Make, tmp_path: Path) -> None:

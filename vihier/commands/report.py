@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from vihier.screen.screen import Screen
     from vihier.store.store import ScreenStore
 
+CHECK_DRAWS = 200
+
 
 def report(
     fit: options.Fit,
@@ -32,6 +34,10 @@ def report(
     beyond: options.Beyond = 0.0,
     essential: options.Essential = None,
     nonessential: options.Nonessential = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check/--no-check", help="With --screen: draw rows and check them, which takes the longest."),
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Write a report: summary, checks, hits to sort and search, a page of every gene, quality of lines.
@@ -58,7 +64,9 @@ def report(
     with open_posterior(fit) as post:
         rows = None if screen is None else _screen(screen)
         calling = Calling(fdr, beyond, controls)
-        written = write_report(post, out, screen=rows, genes=wanted, calling=calling)
+        written = write_report(
+            post, out, screen=rows, genes=wanted, calling=calling, check_draws=CHECK_DRAWS if check else 0
+        )
         options.say_of_fit(post)
     if as_json:
         about = {

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from vihier.diagnostics.checks import Item
 from vihier.errors import VihierError
-from vihier.report.checks import CheckItem
 from vihier.report.gene_pages import GenePages
 from vihier.report.payload import script_json
 from vihier.report.pictures import Picture
@@ -61,7 +61,7 @@ class Page:
     title: str
     post: Posterior
     notes: Sequence[str]
-    checks: Sequence[CheckItem]
+    checks: Sequence[Item]
     parameters: ReportTable
     quality: Sequence[ReportTable]
     hits: Sequence[ReportTable]

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vihier.answers.control_scaling import ControlScaling
 from vihier.answers.export import effect_matrix
+from vihier.diagnostics.checks import Checked
 from vihier.diagnostics.control_genes import ControlGenes
-from vihier.plots import control_distributions, effect_heatmap, line_quality, shrinkage
+from vihier.plots import control_distributions, effect_heatmap, line_quality, p_values, shrinkage
 from vihier.quality import FIT_LIMITS
 from vihier.screen.screen import Screen
 
@@ -73,24 +73,47 @@ def pictures(
     n_effects = len(post.labels("hugo_symbol")) * len(post.labels("depmap_id"))
     if n_effects <= MOST_EFFECTS:
         caption = "Posterior means (log2 fold change); genes clustered, lines by lineage and clustered within it."
-        found.append(picture("Effects", caption, lambda ax: effect_heatmap(post, ax), 11, 9))
+        found.append(picture("Effects", caption, lambda figure: effect_heatmap(post, figure.subplots()), 11, 9))
     if controls is not None:
         effect = effect_matrix(post, "mean", scaling)
         caption = "Posterior means in all lines, in each line's own unit."
         drawn = picture(
-            "Control genes", caption, lambda ax: control_distributions(effect, controls, ax, unit="control genes"), 7, 4
+            "Control genes",
+            caption,
+            lambda figure: control_distributions(effect, controls, figure.subplots(), unit="control genes"),
+            7,
+            4,
         )
         found.append(drawn)
         limit = next(each for each in FIT_LIMITS if (each.about, each.measure) == ("line", "auroc"))
         caption = f"How well posterior means tell control genes apart in each line; {limit.because}."
         height = 1.2 + 0.16 * min(len(lines), 80)
-        found.append(picture("Lines", caption, lambda ax: line_quality(lines, limit, ax), 7, height))
+        found.append(picture("Lines", caption, lambda figure: line_quality(lines, limit, figure.subplots()), 7, height))
     if isinstance(screen, Screen) and n_effects <= MOST_EFFECTS and _is_part(screen, post):
         caption = (
             "What is a line's own in each gene: measured against the posterior. Where rows say little, it shrinks."
         )
-        found.append(picture("Shrinkage", caption, lambda ax: shrinkage(post, screen, ax), 7.5, 5, False))
+        found.append(
+            picture("Shrinkage", caption, lambda figure: shrinkage(post, screen, figure.subplots()), 7.5, 5, False)
+        )
     return found
+
+
+def p_value_pictures(checked: Checked) -> list[Picture]:
+    """Draw the posterior predictive p-values, where rows were looked at."""
+    n = len(checked.p_values)
+    if n == 0:
+        return []
+
+    def draw(figure: Figure) -> None:
+        for found, ax in zip(checked.p_values, figure.subplots(1, n, squeeze=False)[0], strict=True):
+            p_values(found, ax)
+
+    caption = (
+        "Rows drawn from the fit beside the rows measured. Where the model is right, the curves are steeper than the "
+        "diagonal in the middle; a jump at 0 or 1 is what it hardly ever draws."
+    )
+    return [picture("Posterior predictive p-values", caption, draw, 3.6 * n, 3.6)]
 
 
 def _is_part(screen: Screen, post: Posterior) -> bool:
@@ -100,16 +123,16 @@ def _is_part(screen: Screen, post: Posterior) -> bool:
 
 
 def picture(
-    title: str, caption: str, draw: Callable[[Axes], object], width: float, height: float, labelled: bool = True
+    title: str, caption: str, draw: Callable[[Figure], object], width: float, height: float, labelled: bool = True
 ) -> Picture:
-    """Draw on axes of a size in inches, without a window and without leaving a figure behind.
+    """Draw on a figure of a size in inches, without a window and without leaving a figure behind.
 
     Parameters
     ----------
     title, caption
         Of the picture.
     draw
-        Draws on the axes that it is given.
+        Draws on the figure that it is given.
     width, height
         Inches.
     labelled
@@ -119,6 +142,6 @@ def picture(
     image = io.BytesIO()
     with mpl.rc_context({"text.parse_math": not labelled}):
         figure = Figure(figsize=(width, height), layout="constrained")
-        draw(figure.subplots())
+        draw(figure)
         figure.savefig(image, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
     return Picture(title, caption, f"data:image/png;base64,{base64.b64encode(image.getvalue()).decode('ascii')}")

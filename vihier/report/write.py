@@ -15,12 +15,12 @@ from vihier.answers.control_scaling import ControlScaling, control_scaling
 from vihier.answers.effect_draws import GENE_LINE
 from vihier.atomic import check_writable, renamed_when_whole
 from vihier.report.answers_tables import Calling, hit_tables
-from vihier.report.checks import checks_of_file, khat_of_genes
+from vihier.report.checks import checks_of, khat_of_genes
 from vihier.report.gene_pages import GenePages, gene_pages, genes_that_fit
 from vihier.report.measured import check_same_labels
 from vihier.report.page import Page, render
 from vihier.report.payload import packed
-from vihier.report.pictures import Picture, pictures
+from vihier.report.pictures import Picture, p_value_pictures, pictures
 from vihier.report.quality_tables import quality_tables
 from vihier.report.table import ReportTable
 
@@ -62,6 +62,7 @@ def write_report(
     screen: Screen | ScreenStore | None = None,
     genes: Sequence[str] | None = None,
     calling: Calling | None = None,
+    check_draws: int = 200,
 ) -> WrittenReport:
     """Write a report of a fit: whole, or not at all.
 
@@ -77,6 +78,8 @@ def write_report(
         Genes that get a page; when None, all where 18 MB hold them, else those with the strongest selective effects.
     calling
         How effects are called.
+    check_draws
+        Draws that the checks of a screen in memory draw rows from; 0 leaves them out, which take the longest.
 
     Returns
     -------
@@ -104,11 +107,13 @@ def write_report(
         pages = _pages(post, genes, tables, scaling, screen)
         lines = next(table.frame for table in quality if table.key == "lines")
         drawn = pictures(post, lines, screen, calling.controls, scaling)
+    checked, note = checks_of(post, screen, calling.controls if has_effect else None, check_draws)
+    drawn += p_value_pictures(checked)
     page = Page(
         title=post.path.name,
         post=post,
-        notes=[note for note in notes if note],
-        checks=checks_of_file(post),
+        notes=[said for said in (*notes, note) if said],
+        checks=checked.items,
         parameters=_parameters(post),
         quality=quality,
         hits=tables,

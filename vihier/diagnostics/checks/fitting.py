@@ -55,7 +55,7 @@ def guide_khat(khat_globals: float, khat: np.ndarray, genes: np.ndarray, sweeps:
 
 def of_fit(posterior: Posterior) -> list[Item]:
     """Return the items about the fit as such."""
-    items = [convergence(posterior.converged, str(posterior.attrs["reason"]))]
+    items = [convergence(posterior.converged, str(posterior.attrs.get("reason", "it does not say why")))]
     if posterior.guide == "structured":
         group = posterior.group("diagnostics")
         genes = posterior.labels("hugo_symbol")
