@@ -53,13 +53,32 @@ def guide_khat(khat_globals: float, khat: np.ndarray, genes: np.ndarray, sweeps:
     return Item("k-hat", "pass", found, figures)
 
 
+def only_swept(sweeps: float) -> Item:
+    """Judge a fit whose draws no guide stands for: chains of an exact sampler, of which convergence says the rest.
+
+    Examples
+    --------
+    >>> only_swept(0).status
+    'fail'
+    """
+    figures = {"sweeps": sweeps}
+    if sweeps > 0:
+        sentence = f"does not apply: every draw is of a chain of {sweeps:.0f} exact sweeps, not of a guide"
+        return Item("k-hat", "pass", sentence, figures)
+    return Item(
+        "k-hat", "fail", "the file has neither k-hat of the guide nor sweeps of its draws; fit it anew", figures
+    )
+
+
 def of_fit(posterior: Posterior) -> list[Item]:
     """Return the items about the fit as such."""
     items = [convergence(posterior.converged, str(posterior.attrs.get("reason", "it does not say why")))]
     if posterior.guide == "structured":
         group = posterior.group("diagnostics")
-        genes = posterior.labels("hugo_symbol")
         sweeps = float(group["sweeps"]) if "sweeps" in group else 0.0
+        if "khat_globals" not in group:
+            return [*items, only_swept(sweeps)]
+        genes = posterior.labels("hugo_symbol")
         return [*items, guide_khat(float(group["khat_globals"]), group["khat"].to_numpy(), genes, sweeps)]
     sentence = f"guide {posterior.guide!r} does not say how far it is from the posterior; fit with guide 'structured'"
     return [*items, Item("k-hat", "warn", sentence)]

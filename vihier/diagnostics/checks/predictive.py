@@ -11,9 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vihier.diagnostics.checks.items import Item, judged
+from vihier.diagnostics.checks.items import Item, Status, judged
 
-STATISTICS = ("mean", "sd", "min", "max", "tail")
+# What a difference must be to matter, with thousands of rows: of the mean and the extremes in sds of the group, of the
+# sd relative to it, of the share of rows beyond two sds.
+STATISTICS = {"mean": 0.1, "sd": 0.15, "min": 1.0, "max": 1.0, "tail": 0.02}
+# Intervals do not rest on a group's single lowest and highest row: these warn and never fail.
+MILD = ("min", "max")
 EXTREME = 0.01
 WARN, FAIL = 0.05, 0.25
 FEWEST_ROWS = 5
@@ -31,11 +35,19 @@ class PValues:
         Of the groups, [k]; those with fewer than five rows are left out.
     values
         Statistic -> share of draws in which it is larger than in the rows measured, ties counting half, [k].
+    sizes
+        Statistic -> how far its mean over draws is from the measured, in the units of `STATISTICS`, [k].
     """
 
     grouping: str
     labels: np.ndarray
     values: Mapping[str, np.ndarray]
+    sizes: Mapping[str, np.ndarray]
+
+    def off(self, statistic: str) -> np.ndarray:
+        """Mark the groups whose p-value is extreme and whose difference is large enough to matter, bool [k]."""
+        p = self.values[statistic]
+        return ((p < EXTREME) | (p > 1 - EXTREME)) & (self.sizes[statistic] > STATISTICS[statistic])
 
 
 class Groups:
@@ -97,11 +109,13 @@ class Groups:
         """Return the p-values of groups of five rows and more."""
         kept = self.count >= FEWEST_ROWS
         observed, drawn = self._statistics(self.observed), self._statistics(self.drawn)
-        values = {}
+        values, sizes = {}, {}
         for name in STATISTICS:
             larger = (drawn[name] > observed[name]) + 0.5 * (drawn[name] == observed[name])
             values[name] = larger.mean(0)[kept]
-        return PValues(self.grouping, self.labels[kept], values)
+            unit = 1.0 if name == "tail" else np.maximum(self.spread, 1e-12)
+            sizes[name] = (np.abs(drawn[name].mean(0) - observed[name][0]) / unit)[kept]
+        return PValues(self.grouping, self.labels[kept], values, sizes)
 
 
 def judge(found: PValues) -> Item:
@@ -109,18 +123,17 @@ def judge(found: PValues) -> Item:
     name = f"posterior predictive by {found.grouping}"
     if not len(found.labels):
         return Item(name, "pass", f"no {found.grouping} has {FEWEST_ROWS} rows: nothing to compare")
-    shares = {
-        statistic: float(((values < EXTREME) | (values > 1 - EXTREME)).mean())
-        for statistic, values in found.values.items()
-    }
-    worst = max(shares, key=lambda statistic: shares[statistic])
+    shares = {statistic: float(found.off(statistic).mean()) for statistic in STATISTICS}
+    statuses = {each: judged(share, WARN, np.inf if each in MILD else FAIL) for each, share in shares.items()}
+    status: Status = "fail" if "fail" in statuses.values() else "warn" if "warn" in statuses.values() else "pass"
     said = ", ".join(f"{statistic} {share:.0%}" for statistic, share in shares.items())
-    sentence = f"of {len(found.labels):,} {found.grouping}s, p is below {EXTREME} or above {1 - EXTREME} in: {said}"
-    status = judged(shares[worst], WARN, FAIL)
+    sentence = (
+        f"of {len(found.labels):,} {found.grouping}s, rows drawn differ from the measured, p beyond {EXTREME}: {said}"
+    )
     if status != "pass":
-        groups = found.values[worst]
-        most = found.labels[np.argsort(-np.abs(groups - 0.5), kind="stable")][0]
-        sentence += f"; worst is the {worst}, as in {most}"
+        worst = max((each for each in shares if statuses[each] == status), key=lambda each: shares[each])
+        most = found.labels[np.argmax(np.where(found.off(worst), found.sizes[worst], 0))]
+        sentence += f"; most in the {worst}, of {most} above all"
     return Item(name, status, sentence, shares)
 
 
