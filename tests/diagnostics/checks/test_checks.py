@@ -19,46 +19,8 @@ from vihier.diagnostics.control_genes import ControlGenes
 from vihier.errors import VihierError
 from vihier.posterior.reader import open_posterior
 from vihier.screen import Screen, read_screen
-from vihier.screen.simulate import simulate
 
 pytestmark = pytest.mark.filterwarnings("ignore:the fit did not converge", "ignore:Pareto k-hat")
-
-
-@pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("screen") / "screen.parquet"
-    # The prior of mu_gamma is made narrow, so that levels are like those of a screen.
-    simulate(
-        out,
-        genes=24,
-        lines=24,
-        lineages=3,
-        sgrnas=3,
-        replicates=2,
-        seed=4,
-        model="additive",
-        missing=0.0,
-        priors={
-            "sigma": "HalfNormal(0.5)",
-            "sigma_sigma_gamma": "HalfNormal(0.5)",
-            "mu_gamma": "Normal(0, 0.3)",
-            "sigma_sigma_alpha": "HalfNormal(0.5)",
-            "sigma_sigma_beta": "HalfNormal(0.5)",
-        },
-    )
-    return out
-
-
-@pytest.fixture(scope="module")
-def screen(table: Path) -> Screen:
-    return read_screen(table)
-
-
-@pytest.fixture(scope="module")
-def fit_file(screen: Screen, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("fit") / "fit.h5"
-    vihier.fit(screen, "additive", draws=400, out=out, quiet=True).close()
-    return out
 
 
 def controls(screen: Screen, fit_file: Path) -> ControlGenes:
