@@ -163,7 +163,7 @@ def test_the_list_of_checks_is_in_the_report(reported: Reported) -> None:
 
     for item in check_fit(reported.post, reported.screen).items:
         assert (
-            f'<span class="status {item.status}">{item.status}</span> <strong>{escape(item.name)}</strong>'
+            f'<span class="status {item.status}">{item.status}</span> <strong>{escape(item.name)}</strong>:'
             in reported.html
         )
         assert str(escape(item.sentence)) in reported.html

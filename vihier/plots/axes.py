@@ -28,6 +28,17 @@ def axes(ax: Axes | None, width: float = 6.4, height: float = 4.8) -> Axes:
     return ax
 
 
+def plain(label: str) -> str:
+    r"""Return a label of a screen as a figure shows it: its dollar signs begin no formula.
+
+    Examples
+    --------
+    >>> plain("A$B")
+    'A\\$B'
+    """
+    return label.replace("$", r"\$")
+
+
 def lineage_colours(n_lineages: int) -> np.ndarray:
     """Colours of lineages in label order, neighbours unlike each other: RGBA [n_lineages, 4].
 
@@ -107,7 +118,7 @@ def name_points(
             if within and not box.count_contains(points) and not any(box.overlaps(other) for other in taken):
                 offset = (4 * side, lift * 1.25 * fontsize * 0.7)
                 written = ax.annotate(
-                    name,
+                    plain(name),
                     tuple(ax.transData.inverted().transform((px, py))),
                     offset,
                     textcoords="offset points",

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from vihier.plots.axes import UNIT, axes, lineage_colours, spread
+from vihier.plots.axes import UNIT, axes, lineage_colours, plain, spread
 
 if TYPE_CHECKING:
     from vihier.posterior.reader import Posterior
@@ -56,7 +56,7 @@ def forest(post: Posterior, gene: str, ax: Axes | None = None, *, var: str = "ef
     ax.scatter(mean, place, s=14 if named else 3, color=colours[lineage], zorder=3, linewidths=0)
     ax.set_ylim(-1, len(lines))
     if named:
-        ax.set_yticks(place, lines.tolist(), fontsize=7)
+        ax.set_yticks(place, [*map(plain, lines)], fontsize=7)
         if known:
             _legend(ax, np.unique(lineage), names, colours)
     else:
@@ -64,13 +64,14 @@ def forest(post: Posterior, gene: str, ax: Axes | None = None, *, var: str = "ef
         ax.set_ylabel(f"{len(lines):,} cell lines", labelpad=4)
         if known:
             _name_groups(ax, lineage, names, colours)
-    ax.set_xlabel(f"{var} of {gene} ({UNIT})")
+    ax.set_xlabel(f"{var} of {plain(gene)} ({UNIT})")
     return ax
 
 
 def _legend(ax: Axes, codes: np.ndarray, names: np.ndarray, colours: np.ndarray) -> None:
     handles = [
-        Line2D([], [], marker="o", linestyle="", color=colours[code], label=names[code], markersize=4) for code in codes
+        Line2D([], [], marker="o", linestyle="", color=colours[code], label=plain(names[code]), markersize=4)
+        for code in codes
     ]
     ax.legend(handles=handles, fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
@@ -85,7 +86,7 @@ def _name_groups(ax: Axes, lineage: np.ndarray, names: np.ndarray, colours: np.n
     gap = len(lineage) / 62  # a line of 8-point text on the 8 inches that the axes are high
     for start, end, centre, at in zip(starts, ends, centres, spread(centres, gap, 0, len(lineage) - 1), strict=True):
         ax.annotate(
-            f"{names[lineage[start]]} ({end - start})",
+            f"{plain(names[lineage[start]])} ({end - start})",
             xy=(1.0, centre),
             xytext=(1.03, at),
             xycoords=("axes fraction", "data"),

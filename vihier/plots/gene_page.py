@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 
-from vihier.plots.axes import UNIT, axes, lineage_colours
+from vihier.plots.axes import UNIT, axes, lineage_colours, plain
 
 if TYPE_CHECKING:
     from vihier.posterior.reader import Posterior
@@ -44,7 +44,7 @@ def gene_page(post: Posterior, gene: str, screen: Screen | None = None, ax: Axes
     ax.axvline(0, color="0.8", linewidth=1, zorder=0)
     if named:
         ax.barh(place, high - low, left=low, height=0.7, color="0.82", zorder=1)
-        ax.set_yticks(place, lines.tolist(), fontsize=7)
+        ax.set_yticks(place, [*map(plain, lines)], fontsize=7)
     else:
         ax.fill_betweenx(place, low, high, color="0.7", linewidth=0, zorder=1)
         ax.set_yticks([])
@@ -58,7 +58,7 @@ def gene_page(post: Posterior, gene: str, screen: Screen | None = None, ax: Axes
     if screen is not None:
         _rows(ax, gene, screen, lines, sgrnas, colours, small=not named)
     ax.set_ylim(-1, len(lines))
-    said = [f"grey: effect of {gene} in each line, mean and 89 %"]
+    said = [f"grey: effect of {plain(gene)} in each line, mean and 89 %"]
     if screen is not None:
         said.append("dots: rows, by sgRNA")
     if len(sgrnas) and "alpha_dev" in post.variables:
@@ -117,6 +117,6 @@ def _sgrna_panel(ax: Axes, post: Posterior, gene: str, sgrnas: list[str], colour
     panel.axvline(0, color="0.8", linewidth=1, zorder=0)
     panel.hlines(place, moments["hdi_lower"], moments["hdi_upper"], color=colours, linewidth=2)
     panel.scatter(moments["mean"], place, s=16, color=colours, linewidths=0, zorder=3)
-    panel.set_yticks(place, sgrnas, fontsize=6)
+    panel.set_yticks(place, [*map(plain, sgrnas)], fontsize=6)
     panel.set_ylim(-0.7, len(sgrnas) - 0.3)
     panel.tick_params("x", labelbottom=False)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from scipy.cluster.hierarchy import leaves_list, linkage
 
-from vihier.plots.axes import UNIT, axes, lineage_colours, spread
+from vihier.plots.axes import UNIT, axes, lineage_colours, plain, spread
 
 if TYPE_CHECKING:
     from vihier.posterior.reader import Posterior
@@ -81,7 +81,7 @@ def _label(ax: Axes, which: str, labels: np.ndarray, noun: str) -> None:
         axis.set_ticks([])
         axis.set_label_text(f"{len(labels):,} {noun}")
         return
-    axis.set_ticks(np.arange(len(labels)), labels.tolist(), fontsize=size)
+    axis.set_ticks(np.arange(len(labels)), [*map(plain, labels)], fontsize=size)
     if which == "x":
         ax.tick_params("x", rotation=90)
 
@@ -100,7 +100,7 @@ def _lineage_strip(ax: Axes, lineage: np.ndarray, names: np.ndarray) -> None:
     gap = n_lines / 55  # a line of 8-point text, turned, on the 9 inches that the map is wide
     for code, centre, at in zip(codes, centres, spread(centres, gap, 0, n_lines - 1), strict=True):
         strip.annotate(
-            names[code],
+            plain(names[code]),
             xy=((centre + 0.5) / n_lines, 1.0),
             xytext=((at + 0.5) / n_lines, 2.2),
             xycoords="axes fraction",

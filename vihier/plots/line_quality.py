@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from vihier.plots.axes import MEAN_COLOUR, WARN_COLOUR, axes
+from vihier.plots.axes import MEAN_COLOUR, WARN_COLOUR, axes, plain
 from vihier.quality.limits import Limit
 
 ALL_NAMED, NAMED = 80, 60
@@ -54,7 +54,7 @@ def line_quality(lines: pd.DataFrame, limit: Limit, ax: Axes | None = None) -> A
         sizes = np.where(place < n_named, 16, 5)[chosen]
         label = f"{text} ({chosen.sum():,})"
         ax.scatter(values[chosen], place[chosen], s=sizes, color=colour, alpha=0.8, linewidths=0, label=label)
-    ticks, labels = list(range(n_named)), names.to_numpy()[order][:n_named].tolist()
+    ticks, labels = list(range(n_named)), [plain(name) for name in names.to_numpy()[order][:n_named]]
     if len(values) > n_named:
         ax.axhline(n_named - 0.4, color="0.8", linewidth=1)
         ticks.append(n_named + _ROOM // 2 - 1)

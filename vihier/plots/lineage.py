@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from vihier.errors import VihierError
-from vihier.plots.axes import UNIT, axes, lineage_colours
+from vihier.plots.axes import UNIT, axes, lineage_colours, plain
 
 if TYPE_CHECKING:
     from vihier.posterior.reader import Posterior
@@ -55,7 +55,7 @@ def effects_by_lineage(post: Posterior, gene: str, ax: Axes | None = None, *, va
         moments["mean"], place, marker="D", s=12, color="black", linewidths=0, zorder=4, label="lineage's mean, 89 %"
     )
     ax.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
-    ax.set_xlabel(f"{var} of {gene} ({UNIT})")
+    ax.set_xlabel(f"{var} of {plain(gene)} ({UNIT})")
     return ax
 
 
@@ -93,7 +93,7 @@ def boxes_by_lineage(values: np.ndarray, lineage: np.ndarray, names: np.ndarray,
     for place, code in enumerate(codes, start=1):
         here = lineage == code
         ax.scatter(values[here], place + jitter[here], s=size, color=colours[code], alpha=0.8, linewidths=0, zorder=3)
-    counts = [f"{names[code]} ({len(group)})" for code, group in zip(codes, groups, strict=True)]
+    counts = [f"{plain(names[code])} ({len(group)})" for code, group in zip(codes, groups, strict=True)]
     ax.set_yticks(np.arange(1, len(codes) + 1), counts, fontsize=8)
     ax.set_ylim(0.4, len(codes) + 0.6)
     ax.set_xlabel(UNIT)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 
-from vihier.plots.axes import MEAN_COLOUR, TRUTH_COLOUR, UNIT, WARN_COLOUR, axes
+from vihier.plots.axes import MEAN_COLOUR, TRUTH_COLOUR, UNIT, WARN_COLOUR, axes, plain
 
 if TYPE_CHECKING:
     from vihier.posterior.reader import Posterior
@@ -64,7 +64,7 @@ def shrinkage(post: Posterior, screen: Screen, ax: Axes | None = None, *, gene: 
         else f"mean of rows, centred ({UNIT})",
         ylabel=f"posterior mean of effect, likewise ({UNIT})",
     )
-    ax.set_title(f"{what}: {len(x):,} pairs of gene and line", fontsize=10)
+    ax.set_title(f"{plain(what)}: {len(x):,} pairs of gene and line", fontsize=10)
     ax.legend(frameon=False, fontsize=8, loc="upper left")
     return ax
 

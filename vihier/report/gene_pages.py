@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.colors import to_hex
 
 from vihier.answers.control_scaling import ControlScaling
 from vihier.answers.effect_draws import lineages
+from vihier.plots.axes import lineage_colours
 from vihier.report.checks import khat_of_genes
 from vihier.report.measured import measured_means
 from vihier.report.payload import packed, packed_thousandths
@@ -102,6 +104,7 @@ def gene_pages(
     if "lineage_of_line" in post.group("index"):
         names, of_line = lineages(post)
         data |= {"lineages": packed(names), "lineageOfLine": packed(of_line)}
+        data["colours"] = [to_hex(colour) for colour in lineage_colours(len(names))]
     if scaling is not None:
         data["unit"] = {"zero": packed(scaling.zero), "unit": packed(scaling.unit)}
     khat = _khat(post, selection)

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from vihier.answers.control_scaling import ControlScaling
@@ -93,9 +92,7 @@ def pictures(
         caption = (
             "What is a line's own in each gene: measured against the posterior. Where rows say little, it shrinks."
         )
-        found.append(
-            picture("Shrinkage", caption, lambda figure: shrinkage(post, screen, figure.subplots()), 7.5, 5, False)
-        )
+        found.append(picture("Shrinkage", caption, lambda figure: shrinkage(post, screen, figure.subplots()), 7.5, 5))
     return found
 
 
@@ -122,9 +119,7 @@ def _is_part(screen: Screen, post: Posterior) -> bool:
     return {*index.genes} <= {*post.labels("hugo_symbol")} and {*index.lines} <= {*post.labels("depmap_id")}
 
 
-def picture(
-    title: str, caption: str, draw: Callable[[Figure], object], width: float, height: float, labelled: bool = True
-) -> Picture:
+def picture(title: str, caption: str, draw: Callable[[Figure], object], width: float, height: float) -> Picture:
     """Draw on a figure of a size in inches, without a window and without leaving a figure behind.
 
     Parameters
@@ -135,13 +130,9 @@ def picture(
         Draws on the figure that it is given.
     width, height
         Inches.
-    labelled
-        Whether labels of the screen are in it: a dollar sign in one does not begin a formula. (Powers of ten on a
-        logarithmic axis are formulas.)
     """
     image = io.BytesIO()
-    with mpl.rc_context({"text.parse_math": not labelled}):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        draw(figure)
-        figure.savefig(image, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
+    figure = Figure(figsize=(width, height), layout="constrained")
+    draw(figure)
+    figure.savefig(image, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
     return Picture(title, caption, f"data:image/png;base64,{base64.b64encode(image.getvalue()).decode('ascii')}")

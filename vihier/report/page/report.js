@@ -6,7 +6,6 @@
   // 16-bit measurements are thousandths of a log2 fold change; this one says that there is none.
   const MISSING = -32768;
   const ROWS_SHOWN = 25, LABELLED_LINES = 150;
-  const COLOURS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf"];
   // The buttons are named one by one: plotly's own choice has one that uploads the chart.
   const CONFIG = {
     responsive: true, displaylogo: false, plotlyServerURL: "", modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
@@ -163,6 +162,7 @@
       lines: decoded(packed.lines),
       lineages: decoded(packed.lineages),
       lineageOfLine: packed.lineageOfLine ? decoded(packed.lineageOfLine) : null,
+      colours: packed.colours || null,
       effect: statistics(packed.effect),
       parameters: packed.parameters.map((each) => ({ name: each.name, note: each.note, ...statistics(each) })),
       unit: packed.unit ? { zero: decoded(packed.unit.zero), unit: decoded(packed.unit.unit) } : null,
@@ -216,7 +216,7 @@
       groups.get(lineage).push({ ...each, place });
     });
     return [...groups].map(([lineage, members]) => {
-      const colour = COLOURS[lineage % COLOURS.length];
+      const colour = genePages.colours ? genePages.colours[lineage] : "#22567d";
       return {
         type: "scatter",
         mode: "markers",
