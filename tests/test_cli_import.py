@@ -75,7 +75,10 @@ def test_the_report_as_json(here: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["import", *COMMANDS["chronos"], "--out", "screen.csv", "--no-rpm", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["n_rows"] == 48 and report["lfc"] == "log2(reads + 1) minus the mean of its plasmid batch"
-    assert report["files"] == ["TinyReadcounts.csv, TinySequenceMap.csv, TinyGuideMap.csv"]
+    assert report["files"] == [
+        "TinyReadcounts.csv, TinySequenceMap.csv, TinyGuideMap.csv",
+        "Model.csv (lineages)",
+    ]
 
 
 def test_alone_it_shows_the_formats(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from vihier.diagnostics.control_genes import ControlGenes
 from vihier.posterior.reader import open_posterior
 from vihier.quality import FitQuality, fit_quality
 from vihier.quality.limits import robust_z
+from vihier.screen import read_screen
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "answers"))
 
@@ -76,3 +78,25 @@ def test_robust_z_is_of_each_group_and_of_no_group_that_is_too_small() -> None:
 def test_missing_values_have_no_robust_z_and_do_not_count(missing: int) -> None:
     values = np.r_[np.arange(7.0), np.full(missing, np.nan)]
     np.testing.assert_allclose(robust_z(values)[:7], (np.arange(7) - 3) / (1.4826 * 2))
+
+
+def test_a_noisy_line_is_flagged_where_the_rows_are_at_hand(tmp_path: Path) -> None:
+    draws = known_draws()
+    rng = np.random.default_rng(0)
+    sds = [0.3] * 6 + [1.5]
+    with open_posterior(write_known(tmp_path / "fit.h5", draws)) as post:
+        effect = post.moments("effect")["mean"]
+        deviation = post.moments("alpha_dev")["mean"].values
+        genes = post.labels("hugo_symbol")
+        rows = [
+            {"sgrna": name, "hugo_symbol": genes[s % 12], "depmap_id": line, "replicate_id": replicate}
+            | {"lfc": float(effect[s % 12, c]) + deviation[s] + rng.normal(0, sds[c])}
+            for s, name in enumerate(post.labels("sgrna"))
+            for c, line in enumerate(LINES)
+            for replicate in "AB"
+        ]
+        quality = fit_quality(post, screen=read_screen(pd.DataFrame(rows)))
+    flagged = quality.flags.set_index("measure").loc[["noise"]]
+    assert flagged["label"].tolist() == [LINES[6]]
+    # An sd of 60 rows is known to 9 %.
+    np.testing.assert_allclose(quality.lines["residual"], sds, rtol=0.4)

@@ -8,6 +8,7 @@ import pandas as pd
 from vihier.answers.effect_draws import lineages, require_effect
 from vihier.answers.effect_summary import LOWER, UPPER
 from vihier.answers.export import effect_matrix
+from vihier.answers.residuals import Residuals
 from vihier.diagnostics.control_genes import ControlGenes, separation
 from vihier.posterior.moments import moments_of_draws
 from vihier.posterior.reader import Posterior
@@ -19,7 +20,9 @@ LINE_EFFECT_COLUMNS = tuple(_LINE_EFFECTS.values())
 _NOISE = ("sigma", "sigma_line", "noise")
 
 
-def line_table(post: Posterior, controls: ControlGenes | None = None) -> pd.DataFrame:
+def line_table(
+    post: Posterior, controls: ControlGenes | None = None, residuals: Residuals | None = None
+) -> pd.DataFrame:
     """Return a table of the lines.
 
     Parameters
@@ -28,13 +31,16 @@ def line_table(post: Posterior, controls: ControlGenes | None = None) -> pd.Data
         A fit with `effect`.
     controls
         Reference genes, by which quality is judged.
+    residuals
+        Of the rows that were fitted, from `vihier.answers.residuals`.
 
     Returns
     -------
     DataFrame
         `depmap_id`; `lineage` where the fit knows it; where the model has an effect of lines, `beta_dev` (log2 fold
         change; `beta_plus_theta_dev` of `crossed`) with `sd`, bounds of its 0.89 interval and `prob_negative`; where
-        noise is a line's own, `sigma` and `sigma_sd`; `median_effect_sd`, the median over genes of the effects' sd;
+        noise is a line's own, `sigma` and `sigma_sd`; with residuals `residual`, the root mean square of the line's
+        rows minus what the fit expects of them; `median_effect_sd`, the median over genes of the effects' sd;
         and with control genes `nonessential` and `essential`, their median effects, `auroc` and `nnmd`.
 
     Raises
@@ -52,6 +58,8 @@ def line_table(post: Posterior, controls: ControlGenes | None = None) -> pd.Data
     if noise is not None:
         moments = post.moments(noise)
         columns |= {"sigma": moments["mean"].values, "sigma_sd": moments["sd"].values}
+    if residuals is not None:
+        columns["residual"] = residuals.line
     columns["median_effect_sd"] = effect_matrix(post, "sd").median(axis=1).to_numpy()
     if controls is not None:
         effect = effect_matrix(post)

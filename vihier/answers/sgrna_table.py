@@ -9,6 +9,7 @@ import pandas as pd
 
 from vihier.answers.control_scaling import ControlScaling
 from vihier.answers.effect_summary import LOWER, UPPER
+from vihier.answers.residuals import Residuals
 from vihier.errors import VihierError
 from vihier.posterior.moments import moments_of_draws
 from vihier.posterior.reader import Posterior
@@ -23,7 +24,9 @@ def has_sgrna_effects(post: Posterior) -> bool:
     return {"alpha_dev", "effect_gene"} <= post.variables.keys() and "gene_of_sgrna" in post.group("index")
 
 
-def sgrna_table(post: Posterior, scaling: ControlScaling | None = None) -> pd.DataFrame:
+def sgrna_table(
+    post: Posterior, scaling: ControlScaling | None = None, residuals: Residuals | None = None
+) -> pd.DataFrame:
     """Return a table of the sgRNAs.
 
     Parameters
@@ -32,6 +35,8 @@ def sgrna_table(post: Posterior, scaling: ControlScaling | None = None) -> pd.Da
         A fit with `alpha_dev` and `effect`: `additive`, `crossed`.
     scaling
         Says where no effect is: at the non-essential genes' mean level over lines, in place of no fold change.
+    residuals
+        Of the rows that were fitted, from `vihier.answers.residuals`.
 
     Returns
     -------
@@ -39,7 +44,8 @@ def sgrna_table(post: Posterior, scaling: ControlScaling | None = None) -> pd.Da
         `sgrna`, `hugo_symbol`; `alpha_dev`, the sgRNA's effect minus the mean of its gene's sgRNAs (log2 fold change),
         with `sd`, bounds of its 0.89 interval and `prob_negative`; `efficacy`, its mean effect over lines as a share
         of that of its gene's strongest sgRNA in the same draw, from 0 to 1, with `efficacy_sd`. There is no efficacy
-        where the gene's mean effect is negative with a probability below 0.95.
+        where the gene's mean effect is negative with a probability below 0.95. With residuals `residual`, the root
+        mean square of the sgRNA's rows minus what the fit expects of them.
 
     Raises
     ------
@@ -78,7 +84,10 @@ def sgrna_table(post: Posterior, scaling: ControlScaling | None = None) -> pd.Da
             "efficacy_sd": np.where(has_effect[of_gene], share.std(axis=0, ddof=1), np.nan),
         }
         blocks.append(pd.DataFrame(columns))
-    return pd.concat(blocks, ignore_index=True)
+    table = pd.concat(blocks, ignore_index=True)
+    if residuals is not None and residuals.sgrna is not None:
+        table["residual"] = residuals.sgrna
+    return table
 
 
 def _share(effect: np.ndarray, strongest: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from vihier.errors import VihierError
 
 if TYPE_CHECKING:
     from vihier.answers.control_scaling import ControlScaling
+    from vihier.answers.residuals import Residuals
     from vihier.diagnostics.control_genes import ControlGenes
     from vihier.posterior.reader import Posterior
 
@@ -32,6 +33,12 @@ def export(
     ] = "effect",
     essential: options.Essential = None,
     nonessential: options.Nonessential = None,
+    screen: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="SCREEN", help="What was fitted: tables of sgRNAs and lines then say how far their rows are off."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
 ) -> None:
     """Write effects in the layout of DepMap's CRISPRGeneEffect.csv, or as other tables.
@@ -42,6 +49,7 @@ def export(
     vihier export fit.h5 --table dependency --essential CEGv2.txt --nonessential NEGv1.txt --out dependency.csv
     vihier export fit.h5 --table long --out effects.parquet
     vihier export fit.h5 --table sgrnas --out sgrnas.csv
+    vihier export fit.h5 --table lines --screen screen.parquet --out lines.csv
     """
     if str(out) == "-":
         raise VihierError("--out -: name a file, such as --out CRISPRGeneEffect.csv")
@@ -49,13 +57,19 @@ def export(
     controls = options.control_genes(essential, nonessential)
     if table == "dependency" and controls is None:
         raise VihierError("--table dependency: beyond what? give control genes: --essential and --nonessential")
+    if screen is not None and table not in ("sgrnas", "lines"):
+        raise VihierError(f"--table {table}: --screen means nothing to it; it is for sgrnas and lines")
+    from vihier import answers
     from vihier.answers.control_scaling import control_scaling
     from vihier.posterior.reader import open_posterior
+    from vihier.store.either import screen_or_store
 
     about: dict[str, Any] = {"out": str(out), "table": table, "unit": "log2 fold change"}
     with open_posterior(fit) as post:
-        scaling = None if controls is None else control_scaling(post, controls)
-        n_rows = _write(post, table, out, controls, scaling)
+        # A line that has no unit is for the table of lines to show, not to be refused for.
+        scaling = None if controls is None or table == "lines" else control_scaling(post, controls)
+        off = None if screen is None else answers.residuals(post, screen_or_store(screen))
+        n_rows = _write(post, table, out, controls, scaling, off)
         options.say_of_fit(post)
     if scaling is not None:
         about |= {"n_essential": scaling.n_essential, "n_nonessential": scaling.n_nonessential}
@@ -72,7 +86,12 @@ _UNITS = {"dependency": "probability", "sgrnas": "log2 fold change", "lines": "l
 
 
 def _write(
-    post: Posterior, table: Table, out: Path, controls: ControlGenes | None, scaling: ControlScaling | None
+    post: Posterior,
+    table: Table,
+    out: Path,
+    controls: ControlGenes | None,
+    scaling: ControlScaling | None,
+    off: Residuals | None,
 ) -> int:
     from vihier import answers
     from vihier.answers.tables import needs_quotes, write_frame, write_matrix, write_rows
@@ -86,9 +105,9 @@ def _write(
             assert scaling is not None
             return write_matrix(answers.dependency_matrix(post, scaling), out)
         case "sgrnas":
-            return write_frame(answers.sgrna_table(post, scaling), out)
+            return write_frame(answers.sgrna_table(post, scaling, off), out)
         case "lines":
-            return write_frame(answers.line_table(post, controls), out)
+            return write_frame(answers.line_table(post, controls, off), out)
         case "long":
             dims = [dim for dim in ("hugo_symbol", "depmap_id", "lineage") if dim in post.dims]
             quoted = any(needs_quotes(post.labels(dim)) for dim in dims)

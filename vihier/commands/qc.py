@@ -36,6 +36,9 @@ def qc(
         Path | None,
         typer.Option(metavar="FOLDER|TABLE", help="Folder for all tables as CSV; or one table, of the flags alone."),
     ] = None,
+    screen: Annotated[
+        Path | None, typer.Option(metavar="SCREEN", help="Of a fit: what was fitted, for the noise of lines.")
+    ] = None,
     column: Columns = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON: what was measured, limits, and all flags.")
@@ -57,11 +60,13 @@ def qc(
     mapping = pairs(column, "--column", "lfc=LFC")
     controls = options.control_genes(essential, nonessential)
     from vihier.quality.judge import judge
+    from vihier.store.either import screen_or_store
 
+    beside = None if screen is None else screen_or_store(screen)
     with warnings.catch_warnings():
         # What deserves a second look in the table is for `vihier validate` to say.
         warnings.simplefilter("ignore", ScreenWarning)
-        quality = judge(source, columns=mapping, controls=controls)
+        quality = judge(source, columns=mapping, controls=controls, screen=beside)
     if quality.overview.get("converged") is False:
         say(f"warning: {source}: the fit did not converge; what it says may change when it does")
     account: dict[str, Any] = {"source": str(source), **quality.overview}
@@ -122,7 +127,7 @@ def _show(quality: ScreenQuality | FitQuality) -> None:
     for name in ("measure", "median", "worst", "flagged", ""):
         table.add_column(name, justify="left" if name in ("measure", "flagged") else "right")
     for each in quality.overview["measured"]:
-        numbers = (f"{round(each[name], 6):.3g}" for name in ("median", "worst"))
+        numbers = (f"{round(each[name], 6) + 0.0:.3g}" for name in ("median", "worst"))
         bound = f"{each['flagged']} {each['limit']:g}"
         table.add_row(f"{each['about']} {each['measure']}", *numbers, bound, f"{each['n_flagged']:,}")
     console.print(table)

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from vihier.commands import answer_options as options
 from vihier.commands.arguments import GENES, LABELS, AsJson, labels
 from vihier.errors import VihierError
-
-if TYPE_CHECKING:
-    from vihier.screen.screen import Screen
-    from vihier.store.store import ScreenStore
 
 CHECK_DRAWS = 200
 
@@ -60,9 +56,10 @@ def report(
     from vihier.posterior.reader import open_posterior
     from vihier.report.answers_tables import Calling
     from vihier.report.write import write_report
+    from vihier.store.either import screen_or_store
 
     with open_posterior(fit) as post:
-        rows = None if screen is None else _screen(screen)
+        rows = None if screen is None else screen_or_store(screen)
         calling = Calling(fdr, beyond, controls)
         written = write_report(
             post, out, screen=rows, genes=wanted, calling=calling, check_draws=CHECK_DRAWS if check else 0
@@ -79,10 +76,3 @@ def report(
         typer.echo(json.dumps(about, indent=2, ensure_ascii=False))
         return
     typer.echo(f"{out}: {written.n_bytes / 1e6:.1f} MB, pages of {written.n_gene_pages:,} of {written.n_genes:,} genes")
-
-
-def _screen(path: Path) -> Screen | ScreenStore:
-    from vihier.commands.arguments import read
-    from vihier.store.store import is_hdf5, open_store
-
-    return open_store(path) if is_hdf5(path) else read(path, None, False, "error")

@@ -15,6 +15,7 @@ from vihier.errors import VihierError
 from vihier.posterior.reader import Posterior, open_posterior
 from vihier.screen.faults import nearest
 from vihier.screen.screen import Screen
+from vihier.store.either import screen_or_store
 
 # Genes whose rows are drawn anew for the predictive check, and replicated screens.
 PREDICTED_GENES, REPLICATES = 100, 50
@@ -214,13 +215,11 @@ def _of_variable(figure: Callable[..., Axes]) -> Callable[[Posterior, Asked], Dr
 
 
 def _read(path: Path) -> Screen:
-    from vihier.commands.arguments import read
-    from vihier.store.store import is_hdf5, open_store
-
-    if is_hdf5(path):
-        with open_store(path) as store:
-            return store.to_screen()
-    return read(path, None, False, "error")
+    screen = screen_or_store(path)
+    if isinstance(screen, Screen):
+        return screen
+    with screen:
+        return screen.to_screen()
 
 
 KINDS: dict[str, Kind] = {

@@ -11,11 +11,14 @@ import pandas as pd
 
 from vihier.answers.control_scaling import ControlScaling, control_scaling
 from vihier.answers.line_table import LINE_EFFECT_COLUMNS, line_table
+from vihier.answers.residuals import residuals
 from vihier.answers.sgrna_table import has_sgrna_effects, sgrna_table
 from vihier.diagnostics.control_genes import ControlGenes
 from vihier.posterior.reader import Posterior
 from vihier.quality.flags import Words, flags_of, measured
 from vihier.quality.limits import FIT_LIMITS, Limit, robust_z
+from vihier.screen.screen import Screen
+from vihier.store.store import ScreenStore
 
 # An sgRNA is not flagged for a deviation whose very sign is in doubt.
 SURE_OF_SIGN = 0.99
@@ -28,8 +31,8 @@ class FitQuality:
     Attributes
     ----------
     lines
-        `line_table`, and `shift` and `noise`: the line's effect and noise in robust standard deviations (1.4826 MAD)
-        from the medians over lines, where the model has them.
+        `line_table`, and `shift` and `noise`: the line's effect and noise (the model's own, or the residuals') in
+        robust standard deviations (1.4826 MAD) from the medians over lines, where they are known.
     sgrnas
         `sgrna_table`, and `z`: `alpha_dev` in robust standard deviations of all sgRNAs; None where the model has no
         effects of sgRNAs.
@@ -51,7 +54,10 @@ class FitQuality:
 
 
 def fit_quality(
-    post: Posterior, controls: ControlGenes | None = None, limits: Sequence[Limit] = FIT_LIMITS
+    post: Posterior,
+    controls: ControlGenes | None = None,
+    limits: Sequence[Limit] = FIT_LIMITS,
+    screen: Screen | ScreenStore | None = None,
 ) -> FitQuality:
     """Judge the lines and sgRNAs of a fit.
 
@@ -63,24 +69,28 @@ def fit_quality(
         Reference genes.
     limits
         Where a measure becomes a flag.
+    screen
+        What was fitted; its rows say how noisy a line is where the model has one noise for all.
 
     Raises
     ------
     VihierError
         No `effect` in the fit, or no control gene of one kind.
     """
-    lines = line_table(post, controls)
+    off = None if screen is None else residuals(post, screen)
+    lines = line_table(post, controls, off)
     effect = next((name for name in LINE_EFFECT_COLUMNS if name in lines), None)
     if effect is not None:
         lines["shift"] = robust_z(lines[effect].to_numpy(np.float64))
-    if "sigma" in lines:
-        lines["noise"] = robust_z(lines["sigma"].to_numpy(np.float64))
+    noise = next((name for name in ("sigma", "residual") if name in lines), None)
+    if noise is not None:
+        lines["noise"] = robust_z(lines[noise].to_numpy(np.float64))
     sgrnas = None
     if has_sgrna_effects(post):
-        sgrnas = sgrna_table(post, _scaling(post, lines, controls))
+        sgrnas = sgrna_table(post, _scaling(post, lines, controls), off)
         doubtful = sgrnas["prob_negative"].between(1 - SURE_OF_SIGN, SURE_OF_SIGN)
         sgrnas["z"] = robust_z(sgrnas["alpha_dev"].to_numpy(np.float64))
-    words = _line_words(effect)
+    words = _line_words(effect, noise)
     flags = [flags_of(lines, [each for each in limits if each.about == "line"], words, "depmap_id")]
     if sgrnas is not None:
         of_sgrnas = [each for each in limits if each.about == "sgRNA"]
@@ -108,14 +118,14 @@ def _scaling(post: Posterior, lines: pd.DataFrame, controls: ControlGenes | None
     return control_scaling(post, controls)
 
 
-def _line_words(effect: str | None) -> dict[str, Words]:
+def _line_words(effect: str | None, noise: str | None) -> dict[str, Words]:
     return {
         "shift": lambda row: (
             f"line {row['depmap_id']}: {effect} is {row[effect]:.2f}, {abs(row['shift']):.0f} robust sds "
             "from the others"
         ),
         "noise": lambda row: (
-            f"line {row['depmap_id']}: its noise is {row['sigma']:.2f}, {row['noise']:.0f} robust sds above the others'"
+            f"line {row['depmap_id']}: its noise is {row[noise]:.2f}, {row['noise']:.0f} robust sds above the others'"
         ),
         "auroc": lambda row: f"line {row['depmap_id']} tells control genes apart with AUROC {row['auroc']:.2f}",
         "nnmd": lambda row: f"line {row['depmap_id']} tells control genes apart with NNMD {row['nnmd']:.1f}",

@@ -10,6 +10,8 @@ from vihier.diagnostics.control_genes import ControlGenes
 from vihier.errors import VihierError
 from vihier.quality.fit_quality import FitQuality, fit_quality
 from vihier.quality.screen_quality import ScreenQuality, screen_quality
+from vihier.screen.screen import Screen
+from vihier.store.store import ScreenStore
 
 
 def judge(
@@ -17,6 +19,7 @@ def judge(
     *,
     columns: Mapping[str, str] | None = None,
     controls: ControlGenes | None = None,
+    screen: Screen | ScreenStore | None = None,
 ) -> ScreenQuality | FitQuality:
     """Judge a file: `screen_quality` of a table or a store, `fit_quality` of a posterior file.
 
@@ -28,6 +31,8 @@ def judge(
         Our name to the table's, as for `vihier.read_screen`; tables only.
     controls
         Reference genes.
+    screen
+        What a fit was fitted to; see `fit_quality`.
 
     Raises
     ------
@@ -46,6 +51,8 @@ def judge(
     from vihier.store.store import is_hdf5, is_store, open_store
 
     path = Path(fspath(source))
+    if screen is not None and (not is_hdf5(path) or is_store(path)):
+        raise VihierError(f"{path}: is a screen itself; a screen beside it is for a fit")
     if not is_hdf5(path):
         return screen_quality(read_screen(path, columns=columns), controls)
     if columns:
@@ -54,4 +61,4 @@ def judge(
         with open_store(path) as store:
             return screen_quality(store, controls)
     with open_posterior(path) as post:
-        return fit_quality(post, controls)
+        return fit_quality(post, controls, screen=screen)

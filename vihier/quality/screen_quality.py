@@ -131,10 +131,10 @@ def _sgrna_words(row: pd.Series) -> str:
     mean, others = row["mean"], row["others"]
     if row["n_others"] == 1:
         reason = "the gene has no third to say which is right"
-    elif row["z"] < 0:
+    elif abs(mean) > abs(others):
         reason = "an effect that its gene's others do not have"
     else:
-        reason = "little of the effect of its gene's others" if others < 0 else "more growth than its gene's others"
+        reason = "little of the effect of its gene's others"
     count = "the other" if row["n_others"] == 1 else f"the {row['n_others']} others"
     return f"sgRNA {row['sgrna']} of {row['hugo_symbol']} has a mean lfc of {mean:.2f}, {count} {others:.2f}: {reason}"
 

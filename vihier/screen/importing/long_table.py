@@ -99,7 +99,9 @@ def write_long(
     schema = _schema(rows)
     _refuse_odd_names(libraries[0].samples.source, schema)
     account = Account()
-    metadata = {METADATA: json.dumps({"lfc": what, "files": [library.files for library in libraries]})}
+    files = [", ".join(library.files) for library in libraries]
+    files += [f"{path.name} ({kind})" for path, kind in ((line_map, "lineages"), (copy_number, "copy numbers")) if path]
+    metadata = {METADATA: json.dumps({"lfc": what, "files": files})}
     with (
         renamed_when_whole(out) as partial,
         TableWriter(partial, table_suffix(out), schema, quoted=_need_quotes(rows), metadata=metadata) as writer,
@@ -110,7 +112,7 @@ def write_long(
         if not account.n_rows:
             problem = "no value is left to be written"
             raise fault(libraries[0].matrix.source, problem, cure="look at the counts and at what is left out")
-    return _report(libraries, out, what, account, _warnings(libraries, found, shared, numbers, lines))
+    return _report(libraries, out, what, files, account, _warnings(libraries, found, shared, numbers, lines))
 
 
 class _Rows:
@@ -245,7 +247,9 @@ def _warnings(
     return warnings + suspicious_genes(np.unique(genes[genes != None]))  # noqa: E711 - element by element
 
 
-def _report(libraries: Sequence[Library], out: Path, what: str, account: Account, warnings: list[str]) -> ImportReport:
+def _report(
+    libraries: Sequence[Library], out: Path, what: str, files: list[str], account: Account, warnings: list[str]
+) -> ImportReport:
     left_out: dict[str, int] = {}
     for library in libraries:
         for reason, count in library.sgrnas.left_out.items():
@@ -254,7 +258,7 @@ def _report(libraries: Sequence[Library], out: Path, what: str, account: Account
     left_out["values with too few reads in the plasmid pool"] = account.n_low
     return ImportReport(
         out=str(out),
-        files=tuple(", ".join(library.files) for library in libraries),
+        files=tuple(files),
         lfc=what,
         n_rows=account.n_rows,
         n_genes=len(account.seen["gene"]),

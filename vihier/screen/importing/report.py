@@ -17,7 +17,7 @@ class ImportReport:
     out
         The table that was written.
     files
-        What was read, one text for each library.
+        What was read, one text for each library, then the tables of lineages and copy numbers.
     lfc
         What the column ``lfc`` is, in words.
     n_rows, n_genes, n_sgrnas, n_lines, n_replicates
