@@ -22,6 +22,8 @@ from torch import Tensor
 LOG_WEIGHT_RANGE = (-14.0, 4.0)
 N_NODES = 24
 N_HERMITE = 31
+# Arrays of a few megabytes stay in a core's cache.
+DRAWS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class GenePrior:
     gene_lineage: Tensor | None
     gene_line: Tensor | None
     lineage: Tensor | None = None
+
+    def take(self, draws: slice) -> GenePrior:
+        """Return the variances of some draws."""
+        tables = (self.sgrna, self.gene, self.gene_lineage, self.gene_line)
+        return GenePrior(*(None if x is None else x[..., draws] for x in tables), self.lineage)
 
 
 def conditional(prior: GenePrior, weight: Tensor, weighted: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,6 +61,15 @@ def conditional(prior: GenePrior, weight: Tensor, weighted: Tensor) -> tuple[Ten
     mean, variance : Tensor
         Shape [K, C, N].
     """
+    parts = []
+    for start in range(0, weight.shape[2], DRAWS_AT_ONCE):
+        at = slice(start, start + DRAWS_AT_ONCE)
+        parts.append(_conditional(prior.take(at), weight[..., at], weighted[..., at]))
+    means, variances = zip(*parts, strict=True)
+    return torch.cat(means, 2), torch.cat(variances, 2)
+
+
+def _conditional(prior: GenePrior, weight: Tensor, weighted: Tensor) -> tuple[Tensor, Tensor]:
     n_slots, n_lines, n_draws = weight.shape
     by_draw = weight.permute(2, 0, 1)
     leaf = weight.new_zeros(n_draws, n_lines)
