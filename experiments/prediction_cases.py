@@ -2,8 +2,8 @@
 
 Held out in turn: 10 % of rows at random; a replicate of each line that has two; an sgRNA of each gene that has three; a
 line of each lineage that has three; whole lineages; whole genes. A 90 % interval should cover 87 to 93 % of the rows in
-each case; exit status 1 where one does not. What is held out is few lines, lineages or genes, and the noise of a line is
-its own, so standard errors by held-out element are printed beside.
+each case; exit status 1 where one does not. What is held out is few lines, lineages or genes, and the noise of a line
+is its own, so standard errors by held-out element are printed beside.
 """
 
 from __future__ import annotations

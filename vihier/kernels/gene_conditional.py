@@ -41,8 +41,11 @@ class GenePrior:
 
     def take(self, draws: slice) -> GenePrior:
         """Return the variances of some draws."""
-        tables = (self.sgrna, self.gene, self.gene_lineage, self.gene_line)
-        return GenePrior(*(None if x is None else x[..., draws] for x in tables), self.lineage)
+
+        def of(table: Tensor | None) -> Tensor | None:
+            return None if table is None else table[..., draws]
+
+        return GenePrior(of(self.sgrna), of(self.gene), of(self.gene_lineage), of(self.gene_line), self.lineage)
 
 
 def conditional(prior: GenePrior, weight: Tensor, weighted: Tensor) -> tuple[Tensor, Tensor]:
