@@ -24,7 +24,8 @@ from vihier.inference.earlier_fit import EarlierFit
 from vihier.inference.fitted import Fitted
 from vihier.inference.mean_field_fit import fit_mean_field
 from vihier.inference.progress import Progress, open_progress
-from vihier.inference.request import FitRequest, Guide
+from vihier.inference.open_screen import open_screen
+from vihier.inference.request import DRAWS_DISK_GB, FitRequest, Guide
 from vihier.inference.sites import Sites, read_sites
 from vihier.inference.user_fit import fit_user_guide
 from vihier.models.batch import Batch
@@ -32,17 +33,19 @@ from vihier.models.priors import check_prior_names
 from vihier.models.program import Program, load_program
 from vihier.posterior.reader import Posterior
 from vihier.posterior.writer import PosteriorWriter
-from vihier.screen import Screen, read_screen
+from vihier.screen import Screen
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from vihier.store.store import ScreenStore
 
 # Rows of a part when batch="rows": large enough for its noise to be small beside that of the guide's draws.
 ROWS_IN_PART = 10_000
 
 
 def fit(
-    screen: Screen | str | os.PathLike[str] | pd.DataFrame,
+    screen: Screen | ScreenStore | str | os.PathLike[str] | pd.DataFrame,
     model: str | Callable[[Batch], Any] | Program = "additive",
     *,
     guide: Guide = "structured",
@@ -56,6 +59,8 @@ def fit(
     batch_size: int | None = None,
     init: str | os.PathLike[str] | Posterior | None = None,
     max_steps: int | None = None,
+    draws_disk_gb: float = DRAWS_DISK_GB,
+    no_cache: bool = False,
     quiet: bool = False,
     force: bool = False,
 ) -> Posterior:
@@ -64,7 +69,8 @@ def fit(
     Parameters
     ----------
     screen
-        A screen, or a table that `vihier.read_screen` reads.
+        A screen, a table that `vihier.read_screen` reads, or a store that `vihier pack` wrote (open, or its path). A
+        table of more than some million rows is packed into a store first, which is kept for the next fit.
     model
         Name of a model (`gene_lineage`, `additive`, `crossed`), or a Pyro program `def model(batch)` of one's own.
     guide
@@ -91,6 +97,11 @@ def fit(
         An earlier fit to start from. Labels are matched by name; new ones start from the prior.
     max_steps
         Largest number of optimisation steps. A fit that is cut short says that it did not converge.
+    draws_disk_gb
+        Draws of variables over genes and lines are stored where they take no more than so many GB (10^9 bytes). Else
+        their moments are stored, and their draws made again from the others when asked for.
+    no_cache
+        Pack a large table into a temporary store instead of one that is kept.
     quiet
         No progress on standard error.
     force
@@ -130,15 +141,19 @@ def fit(
         batch_size=batch_size,
         init=init,
         max_steps=max_steps,
+        draws_disk_gb=draws_disk_gb,
+        no_cache=no_cache,
         quiet=quiet,
         force=force,
     )
     request.check()
-    return fit_as_asked(screen if isinstance(screen, Screen) else read_screen(screen), request)
+    return fit_as_asked(open_screen(screen, no_cache=no_cache, quiet=quiet), request)
 
 
-def fit_as_asked(screen: Screen, request: FitRequest) -> Posterior:
+def fit_as_asked(screen: Screen | ScreenStore, request: FitRequest) -> Posterior:
     """Do what `fit` does, its arguments in one object that was checked before the screen was read."""
+    if not isinstance(screen, Screen) and not is_streamed(screen, request):
+        screen = screen.to_screen()
     run = _Run.of(request, screen)
     if request.out is None:
         folder = Path(tempfile.mkdtemp(prefix="vihier-"))
@@ -161,7 +176,7 @@ class _Run:
 
     asked: FitRequest
     program: Program
-    screen: Screen
+    screen: Screen | ScreenStore
     device: torch.device
     dtype: torch.dtype
     init: EarlierFit | None
@@ -171,9 +186,10 @@ class _Run:
     config: str
 
     @classmethod
-    def of(cls, asked: FitRequest, screen: Screen) -> _Run:
+    def of(cls, asked: FitRequest, screen: Screen | ScreenStore) -> _Run:
         program, device = load_program(asked.model, asked.priors), resolve_device(asked.device)
-        chosen = resolve_dtype(asked.dtype, torch.float64 if asked.guide == "structured" else torch.float32)
+        wide = asked.guide == "structured" and not is_streamed(screen, asked)
+        chosen = resolve_dtype(asked.dtype, torch.float64 if wide else torch.float32)
         with run_on(device, chosen, validate=True):
             # A few genes, and not all of them: mistakes in plates do not show on a whole screen.
             first = GeneBlocks(screen, max(1, min(8, screen.n_genes // 2)), device, chosen)[0]
@@ -185,7 +201,7 @@ class _Run:
         size = asked.batch_size
         if size is None and asked.guide != "structured":
             size = min(ROWS_IN_PART, screen.n_rows) if asked.batch == "rows" else genes_in_block(screen)
-        run = cls(asked, program, screen, device, chosen, earlier, size, sites, screen.content_hash(read), "")
+        run = cls(asked, program, screen, device, chosen, earlier, size, sites, _hash(screen, read), "")
         return replace(run, config=to_toml(run._settings()))
 
     def _settings(self) -> dict[str, Any]:
@@ -199,6 +215,8 @@ class _Run:
         settings |= {"draws": asked.draws, "seed": asked.seed, "device": self.device.type}
         settings |= {"dtype": str(self.dtype).removeprefix("torch."), "batch": asked.batch}
         settings |= {"batch_size": self.batch_size, "max_steps": asked.max_steps}
+        if is_streamed(self.screen, asked):
+            settings["draws_disk_gb"] = float(asked.draws_disk_gb)
         if self.init is not None:
             settings |= {"init": str(self.init.posterior.path), "init_created_at": self.init.created_at}
         return settings | ({"priors": dict(self.program.priors)} if self.program.priors else {})
@@ -206,20 +224,16 @@ class _Run:
     def write(self, path: Path) -> None:
         """Fit, and write the file."""
         asked, program = self.asked, self.program
+        if is_streamed(self.screen, asked):
+            self._write_streamed(path)
+            return
+        assert isinstance(self.screen, Screen)
         with open_progress(asked.quiet) as progress:
             fitted = self._fit(progress)
             blocks = GeneBlocks(self.screen, genes_at_once(self.screen, asked.draws), self.device, self.dtype)
             with run_on(self.device, self.dtype):
                 plan = DrawPlan.of(program, self.sites, self.screen, blocks[0])
-                attrs = {
-                    "model": program.name,
-                    "guide": asked.guide_name,
-                    "seed": asked.seed,
-                    "priors": dict(program.priors),
-                    "config": self.config,
-                    "screen_hash": self.screen_hash,
-                    "reason": fitted.reason,
-                }
+                attrs = {**self._attrs(), "reason": fitted.reason}
                 with PosteriorWriter(path, labels=plan.labels, n_draws=asked.draws, attrs=attrs) as writer:
                     stats = write_draws(writer, plan, fitted, blocks, asked.draws, progress)
                     write_groups(writer, self.screen, fitted, stats)
@@ -233,8 +247,51 @@ class _Run:
         if not fitted.converged:
             warnings.warn(f"the fit did not converge: {fitted.reason}", FitWarning, stacklevel=4)
 
+    def _attrs(self) -> dict[str, Any]:
+        return {
+            "model": self.program.name,
+            "guide": self.asked.guide_name,
+            "seed": self.asked.seed,
+            "priors": dict(self.program.priors),
+            "config": self.config,
+            "screen_hash": self.screen_hash,
+        }
+
+    def _write_streamed(self, path: Path) -> None:
+        from vihier.inference.streamed_run import write_streamed
+
+        asked = self.asked
+        with open_progress(asked.quiet) as progress:
+            fitted = write_streamed(
+                path,
+                self.program,
+                self.screen,
+                self.sites,
+                draws=asked.draws,
+                seed=asked.seed,
+                device=self.device,
+                dtype=self.dtype,
+                batch_size=asked.batch_size,
+                max_steps=asked.max_steps,
+                init=self._log_scales(),
+                draws_disk_gb=asked.draws_disk_gb,
+                attrs=self._attrs(),
+                progress=progress,
+            )
+        if not fitted.converged:
+            warnings.warn(f"the fit did not converge: {fitted.reason}", FitWarning, stacklevel=5)
+
+    def _log_scales(self) -> dict[str, torch.Tensor] | None:
+        """Return the log-scales of the earlier fit to start from."""
+        if self.init is None:
+            return None
+        with run_on(self.device, self.dtype):
+            self.init.check(self.sites.latent)
+            return self.init.log_scales(self.sites)
+
     def _fit(self, progress: Progress) -> Fitted:
         asked = self.asked
+        assert isinstance(self.screen, Screen)
         if asked.guide == "structured":
             return self._fit_structured(progress)
         assert self.batch_size is not None
@@ -260,11 +317,7 @@ class _Run:
     def _fit_structured(self, progress: Progress) -> Fitted:
         from vihier.guides.structured_fit import fit_structured
 
-        init = None
-        if self.init is not None:
-            with run_on(self.device, self.dtype):
-                self.init.check(self.sites.latent)
-                init = self.init.log_scales(self.sites)
+        assert isinstance(self.screen, Screen)
         return fit_structured(
             self.program,
             self.screen,
@@ -274,12 +327,28 @@ class _Run:
             dtype=self.dtype,
             batch_size=self.batch_size,
             max_steps=self.asked.max_steps,
-            init=init,
+            init=self._log_scales(),
             progress=progress,
         )
 
 
-def _warn_of_small(screen: Screen) -> None:
+def is_streamed(screen: Screen | ScreenStore, request: FitRequest) -> bool:
+    """Whether a screen is so large that a fit of it passes over its blocks instead of holding them."""
+    from vihier.guides.structured_fit import SWEPT_UP_TO
+
+    return request.guide == "structured" and screen.n_genes * screen.n_lines > SWEPT_UP_TO
+
+
+def _hash(screen: Screen | ScreenStore, read: tuple[str, ...]) -> str:
+    """SHA-256 of what a model reads of a screen; a store was hashed when it was packed."""
+    if not isinstance(screen, Screen):
+        lineage = () if screen.index.lineages is None else ("lineage",)
+        if set(read) == {*lineage, *screen.covariates}:
+            return screen.hash
+    return screen.content_hash(read)
+
+
+def _warn_of_small(screen: Screen | ScreenStore) -> None:
     for count, what in ((screen.n_genes, "gene"), (screen.n_lines, "cell line")):
         if count == 1:
             warnings.warn(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from vihier.posterior.reader import Posterior, open_posterior
 
 GUIDES = ("structured", "mean_field")
 BATCHES = ("genes", "rows")
+DRAWS_DISK_GB = 8.0
 
 Guide = str | Callable[[Batch], Any]
 
@@ -48,6 +50,8 @@ class FitRequest:
     batch_size: int | None = None
     init: str | os.PathLike[str] | Posterior | None = None
     max_steps: int | None = None
+    draws_disk_gb: float = DRAWS_DISK_GB
+    no_cache: bool = False
     quiet: bool = False
     force: bool = False
 
@@ -72,6 +76,9 @@ class FitRequest:
                 continue
             if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) < 2**63:
                 raise VihierError(f"{name} {value!r}: give a whole number, {least} or more")
+        room = self.draws_disk_gb
+        if isinstance(room, bool) or not isinstance(room, Real) or not 0 <= float(room) < math.inf:
+            raise VihierError(f"draws_disk_gb {room!r}: give a number of GB, 0 or more")
         load_program(self.model, self.priors)
         resolve_device(self.device)
         resolve_dtype(self.dtype)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from typing import TypeVar
 
 import torch
@@ -14,6 +16,8 @@ import torch
 # Parameters of glibc's mallopt(3).
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_BYTES, MAPPED_FROM_BYTES = 1 << 30, 32 << 20
+
+AHEAD = 4
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -46,7 +50,13 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item], device
             yield from map(function, items)
         return
     with one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(alone, items)
+        # So many results wait at most: whoever takes them may be slower than those who make them.
+        coming = iter(items)
+        waiting = deque(pool.submit(alone, item) for item in islice(coming, AHEAD * threads))
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(alone, item) for item in islice(coming, 1))
+            yield result
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -41,6 +42,22 @@ class Variances:
         """Return the same in float64."""
         tables = (self.sgrna, self.gene, self.gene_lineage, self.gene_line)
         return Variances(self.noise.double(), *(None if x is None else x.double() for x in tables))
+
+
+class HasDense(Protocol):
+    """The posterior of d, as `Eliminated` holds it."""
+
+    @property
+    def chol(self) -> Tensor | None:
+        """Cholesky factor of the whitened precision, [B, N, D, D]; None where d is empty."""
+
+    @property
+    def scale(self) -> Tensor:
+        """Prior sds, [B, N, D]."""
+
+    @property
+    def solution(self) -> Tensor:
+        """The factor's inverse times the whitened right-hand side, [B, N, D]."""
 
 
 @dataclass(frozen=True)
@@ -331,7 +348,7 @@ def _draw(chol: Tensor, scale: Tensor, solution: Tensor, noise: Tensor) -> Tenso
     return scale * torch.linalg.solve_triangular(chol.mT, right_hand, upper=True)[..., 0]
 
 
-def draw_dense(block: Eliminated, noise: Tensor) -> Tensor:
+def draw_dense(block: HasDense, noise: Tensor) -> Tensor:
     """Draw d = (a, m, b) given t, shape [B, N, D], from standard normals of that shape."""
     return noise if block.chol is None else _draw(block.chol, block.scale, block.solution, noise)
 

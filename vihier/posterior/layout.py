@@ -18,6 +18,8 @@ from vihier.errors import VihierError
 
 FORMAT_VERSION = 1
 POSTERIOR, MOMENTS, INDEX, SAMPLE_STATS, TRUTH = "posterior", "moments", "index", "sample_stats", "truth"
+REGENERATION = "regeneration"
+"""Root attribute: how draws that are not stored are made again."""
 SAMPLE_DIMS = ("chain", "draw")
 # The order of indices in every variable that vihier's own models have. Dims of a user's own plates come after.
 INDEX_DIMS = ("sgrna", "hugo_symbol", "depmap_id", "lineage")

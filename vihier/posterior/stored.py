@@ -7,6 +7,7 @@ import shutil
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +17,7 @@ import xarray as xr
 
 from vihier.errors import VihierError
 from vihier.posterior import layout, opening
+from vihier.posterior.regenerated_draws import RegeneratedDraws
 from vihier.posterior.selection import LabelIndex, Selection, nearest, shown
 from vihier.posterior.slabs import read_at
 
@@ -61,6 +63,9 @@ class StoredPosterior:
                 self.attrs = opening.root_attrs(self._file)
                 self.variables = self._dims_of_variables()
                 self.index = LabelIndex(self._labelled_dims(), self._read_labels, self._read_parents)
+                if regenerate is None and layout.REGENERATION in self.attrs:
+                    # Through the file only: this object would otherwise keep itself alive, and its file open.
+                    self._regenerate = RegeneratedDraws(self.attrs[layout.REGENERATION], partial(_same, self._file))
         except VihierError:
             # The directory is the caller's until it has a posterior to show for it.
             self._file.close()
@@ -142,7 +147,9 @@ class StoredPosterior:
         if self._regenerate is None:
             raise VihierError(f"draws of {var!r} are not stored in {self.path}; its moments are")
         sizes = [self.size(dim) for dim in self.variables[var]]
-        return self._regenerate(var, [np.arange(n) if p is None else p for p, n in zip(positions, sizes, strict=True)])
+        whole = [np.arange(n) if p is None else p for p, n in zip(positions, sizes, strict=True)]
+        with self.reading():
+            return self._regenerate(var, whole)
 
     def read_moment(self, var: str, statistic: str, positions: Sequence[np.ndarray | None]) -> np.ndarray:
         """One statistic of group `moments` at the outer product of positions along the index dims of `var`."""
@@ -177,6 +184,10 @@ class StoredPosterior:
                 coords={k: (k, _values(v)) for k, v in nodes.items() if v.is_scale},
                 attrs={k: v.item() if isinstance(v, np.generic) else v for k, v in file[name].attrs.items()},
             )
+
+
+def _same(file: h5py.File) -> h5py.File:
+    return file
 
 
 def _values(dataset: h5py.Dataset) -> np.ndarray:

@@ -21,7 +21,7 @@ from vihier.posterior.declared import DeclaredGroup
 from vihier.posterior.moments import STATISTICS, moments_of_draws
 from vihier.posterior.moments_group import MomentsGroup
 from vihier.posterior.partial import PartialFile, installed_version, set_attrs
-from vihier.posterior.slabs import Positions, write_at
+from vihier.posterior.slabs import Positions, checked_positions, write_at
 
 Labels = Mapping[str, Sequence[Any] | np.ndarray | int]
 
@@ -213,6 +213,19 @@ class PosteriorWriter:
     def _put_moments(self, name: str, moments: Mapping[str, np.ndarray], positions: np.ndarray) -> None:
         with self._partial.speaking_plainly():
             self._moments.put(name, moments, positions)
+
+    def add_table(self, group: str, name: str, dims: Sequence[str], dtype: Any) -> None:
+        """Declare a table of a small group that is written in parts, such as one of ``cells``."""
+        with self._partial.speaking_plainly():
+            labels = self._groups[self._main_group].labels
+            self._datasets[group, name] = self._make(group, name, dims, dtype, labels)
+
+    def write_table(self, group: str, name: str, values: np.ndarray, at: Positions = None) -> None:
+        """Write a part of such a table, at positions along its first dim."""
+        dataset = self._datasets[group, name]
+        positions = checked_positions(name, dataset.shape[0], at)
+        with self._partial.speaking_plainly():
+            write_at(dataset, values, positions, axis=0)
 
     def write_group(
         self,

@@ -1,0 +1,230 @@
+"""Fit the structured guide's model to a screen of any size, streamed block by block from a store."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vihier.errors import FitError
+from vihier.guides.block import SHARED, Theta
+from vihier.guides.cell_file import CellFile
+from vihier.guides.deviations import shared_columns
+from vihier.guides.own_scales import OwnScales
+from vihier.guides.streamed_chains import ChainState, Random, StreamedChains
+from vihier.guides.streamed_draws import StreamedFit
+from vihier.guides.streamed_globals import Kept, draw_globals
+from vihier.guides.streamed_start import START_SWEEPS, start_on_some_genes
+from vihier.guides.structure import Structure
+from vihier.inference.device import generator
+from vihier.inference.progress import Progress
+from vihier.inference.threads import keep_freed_memory, one_thread
+
+PASSES_IN_ROUND = 2
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """How long the chains are.
+
+    A round is two passes over the screen: one draws the shared locations, one the other shared scales. `burn_in` rounds
+    are thrown away. The fit ends after `rounds` more, where the chains agree, or with `most_rounds`.
+    """
+
+    chains: int = 16
+    burn_in: int = 3
+    rounds: int = 8
+    most_rounds: int = 40
+    rhat_limit: float = 1.2
+
+
+@dataclass
+class Running:
+    """Everything that a stopped fit needs to go on: the chains, what was kept of them, and sums over kept states."""
+
+    state: ChainState
+    kept_theta: list[Theta] = field(default_factory=list)
+    kept_said: list = field(default_factory=list)
+    own_sum: Theta = field(default_factory=dict)
+    own_square: Theta = field(default_factory=dict)
+    column_sum: Tensor | None = None
+    n_own: int = 0
+    trace: list[Tensor] = field(default_factory=list)
+
+
+def fit_streamed(
+    structure: Structure,
+    cells: CellFile,
+    *,
+    draws: int,
+    seed: int,
+    max_steps: int | None,
+    init: Theta | None,
+    progress: Progress,
+    settings: StreamSettings | None = None,
+) -> StreamedFit:
+    """Sweep chains over the whole screen and draw what genes share.
+
+    Parameters
+    ----------
+    cells : CellFile
+        The screen.
+    max_steps : int or None
+        Passes over the screen at most; None for the settings' own.
+    init : dict or None
+        Log-scales to start from, by site.
+
+    Raises
+    ------
+    FitError
+        If a shared scale is not a number after a pass.
+    """
+    settings = settings or StreamSettings()
+    keep_freed_memory()
+
+    def random(*keys: int | str) -> torch.Generator:
+        return generator(cells.skeleton(0).slot.device, seed, *keys)
+
+    with one_thread(), torch.no_grad():
+        progress.start("start", START_SWEEPS)
+        state = start_on_some_genes(structure, cells, settings.chains, random, progress.update, init)
+        return sweep_on(structure, cells, Running(state), draws, seed, max_steps, progress, settings, random)
+
+
+def sweep_on(
+    structure: Structure,
+    cells: CellFile,
+    running: Running,
+    draws: int,
+    seed: int,
+    max_steps: int | None,
+    progress: Progress,
+    settings: StreamSettings,
+    random: Random,
+    after_pass: Callable[[Running], None] = lambda _: None,
+) -> StreamedFit:
+    """Go on with chains until they agree, and draw what genes share."""
+    chains = StreamedChains(structure, cells, random, running.state)
+    most = PASSES_IN_ROUND * (settings.burn_in + settings.most_rounds)
+    most = most if max_steps is None else min(most, max_steps)
+    progress.start("passes", most)
+    rhat = drift = math.inf
+    converged, reason = False, f"it was stopped after {most} passes, before its chains agreed"
+    while running.state.passes < most:
+        chains.sweep()
+        running.state = chains.state
+        _keep(running, chains, settings)
+        passes = running.state.passes
+        n_kept = len(running.kept_theta)
+        if passes % PASSES_IN_ROUND == 0 and n_kept >= 4:
+            rhat, drift = agreement(structure, running.kept_theta)
+        progress.update(passes, {"rhat": rhat} if math.isfinite(rhat) else None)
+        after_pass(running)
+        if n_kept >= settings.rounds and passes % PASSES_IN_ROUND == 0 and rhat < settings.rhat_limit:
+            converged = True
+            reason = f"R-hat of every shared log-scale was below {settings.rhat_limit} over {n_kept} kept rounds"
+            break
+    if not running.kept_theta:
+        _keep(running, chains, settings, always=True)
+    return _finish(structure, cells, running, chains, draws, seed, converged, reason, rhat, drift, random)
+
+
+def _keep(running: Running, chains: StreamedChains, settings: StreamSettings, always: bool = False) -> None:
+    """Keep what draws are made from, of passes after the burn-in."""
+    state, passes = chains.state, chains.state.passes
+    shared = {name: value for name, value in state.theta.items() if name not in chains.own}
+    flat = torch.cat([value.reshape(-1, value.shape[-1]) for value in shared.values()]).double()
+    if not bool(flat.isfinite().all()):
+        raise FitError(
+            f"pass {passes}: a shared scale is not a number; look for extreme lfc values (vihier validate), or give "
+            "tighter priors with --prior"
+        )
+    running.trace.append(flat.mean(1))
+    if passes <= PASSES_IN_ROUND * settings.burn_in and not always:
+        return
+    if passes % PASSES_IN_ROUND == 1 or always:
+        if chains.said is not None:
+            running.kept_said.append(chains.said)
+        column = shared_columns(chains.structure, state.shared, chains.block) if chains.shares else None
+        if column is not None:
+            mean = column.double().mean(1, keepdim=True)
+            running.column_sum = mean if running.column_sum is None else running.column_sum + mean
+    if passes % PASSES_IN_ROUND == 0 or always:
+        running.kept_theta.append(shared)
+    for name in chains.own:
+        value = state.theta[name].double()
+        running.own_sum[name] = running.own_sum.get(name, 0) + value.sum(-1)
+        running.own_square[name] = running.own_square.get(name, 0) + value.square().sum(-1)
+    running.n_own += next(iter(state.theta.values())).shape[-1]
+
+
+def agreement(structure: Structure, kept: list[Theta]) -> tuple[float, float]:
+    """Largest split R-hat of the shared log-scales, and how far their means moved between the halves, in sds.
+
+    Half chains are compared (Gelman et al. 2013, Bayesian Data Analysis, section 11.4).
+    """
+    values = torch.stack([torch.cat([v.reshape(-1, v.shape[-1]) for v in theta.values()]) for theta in kept]).double()
+    half = len(values) // 2
+    halves = torch.cat([values[-2 * half : -half], values[-half:]], -1)  # [draws, E, 2 N]
+    n = halves.shape[0]
+    within = halves.var(0).mean(-1).clamp_min(1e-30)
+    between = n * halves.mean(0).var(-1)
+    rhat = (((n - 1) / n * within + between / n) / within).sqrt()
+    n_chains = values.shape[-1]
+    first, last = halves[..., :n_chains].mean((0, 2)), halves[..., n_chains:].mean((0, 2))
+    sd = values.std((0, 2)).clamp_min(1e-12)
+    return float(rhat.max()), float(((last - first).abs() / sd).max())
+
+
+def _finish(
+    structure: Structure,
+    cells: CellFile,
+    running: Running,
+    chains: StreamedChains,
+    draws: int,
+    seed: int,
+    converged: bool,
+    reason: str,
+    rhat: float,
+    drift: float,
+    random: Random,
+) -> StreamedFit:
+    kept = Kept(tuple(running.kept_theta), tuple(running.kept_said))
+    theta, shared = draw_globals(structure, chains.block, kept, draws, random)
+    sites = tuple(scale for scale in structure.scales if scale.plates == ("gene",))
+    dtype = chains.cells.dtype
+    n = running.n_own
+    means = [running.own_sum[scale.name] / n for scale in sites]
+    sds = [
+        (running.own_square[scale.name] / n - mean.square()).clamp_min(1e-6).sqrt()
+        for scale, mean in zip(sites, means, strict=True)
+    ]
+    empty = torch.zeros(cells.n_genes, 0, dtype=dtype, device=chains.block.slot.device)
+    column = shared_columns(structure, shared, chains.block) if shared else None
+    own = OwnScales(
+        sites,
+        torch.stack(means, -1).to(dtype) if means else empty,
+        torch.stack(sds, -1).to(dtype) if sds else empty,
+        {name: value.mean(-1, keepdim=True).to(dtype) for name, value in theta.items()},
+        None if column is None else column.mean(1, keepdim=True).to(dtype),
+    )
+    steps = np.arange(1, len(running.trace) + 1)
+    history: dict[str, np.ndarray] = {"step": steps}
+    return StreamedFit(
+        structure=structure,
+        seed=seed,
+        history=history,
+        converged=converged,
+        reason=reason,
+        theta=theta,
+        shared=shared,
+        own=own,
+        first=chains.block,
+        passes=running.state.passes,
+        rhat=rhat,
+        drift=drift,
+    )

@@ -1,0 +1,136 @@
+"""Draws of what genes share, made from the kept states of chains over the whole screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import math
+
+import torch
+from torch import Tensor
+
+from vihier.guides.block import SHARED, Block, Theta
+from vihier.guides.deviations import split_table
+from vihier.guides.gene_chains import Said, children_of, users_of
+from vihier.guides.interweave import Sweeper
+from vihier.guides.streamed_chains import Random
+from vihier.guides.structure import Structure
+from vihier.inference.threads import in_threads
+
+GROUP = 125
+"""Draws in a group: each group by itself covers the widest directions evenly."""
+INNER_SWEEPS = 20
+SMALLEST_SD = 1e-6
+
+
+@dataclass(frozen=True)
+class Kept:
+    """States of the chains that are kept: shared log-scales, and what the genes said of the shared locations."""
+
+    theta: tuple[Theta, ...]
+    said: tuple[Said, ...]
+
+    def __len__(self) -> int:
+        return len(self.theta)
+
+
+def groups_of(n_draws: int) -> list[slice]:
+    """Cut draws into groups."""
+    return [slice(first, min(first + GROUP, n_draws)) for first in range(0, n_draws, GROUP)]
+
+
+def draw_globals(structure: Structure, block: Block, kept: Kept, n_draws: int, random: Random) -> tuple[Theta, Theta]:
+    """Draw the shared log-scales and the deviations of the shared locations.
+
+    Scales that the genes pin are drawn from the Normal with the moments of the kept states. The shared locations and
+    their own scales are then drawn given what the genes said in one of these states each, by moves of the exact chain:
+    their posteriors are wide where lines or lineages are few, and of no simple shape.
+
+    Parameters
+    ----------
+    block : Block
+        Any block, in float64.
+
+    Returns
+    -------
+    theta, shared : dict
+        Draws last, float64.
+    """
+    own = {scale.name for scale in structure.scales if scale.plates == ("gene",)}
+    names = [scale.name for scale in structure.scales if scale.name not in own]
+    pooled = {name: torch.cat([state[name] for state in kept.theta], -1).double() for name in names}
+    theta = _matched(pooled, n_draws, random("globals"))
+    if not any(location.plates in SHARED for location in structure.locations):
+        return theta, {}
+    n_states = sum(said.rhs.shape[1] for said in kept.said)
+    order = torch.randperm(n_states, generator=random("globals", "order"))
+
+    def of_group(at: slice) -> tuple[Theta, Theta]:
+        states = order[torch.arange(at.start, at.stop) % n_states]
+        said = Said(*(_columns(name, kept.said, states) for name in ("weight", "rhs", "level_precision", "level_pull")))
+        start = {name: value[..., at].clone() for name, value in theta.items()}
+        return _settle(structure, block, start, said, lambda *keys: random("globals", at.start, *keys))
+
+    parts = list(in_threads(of_group, groups_of(n_draws), block.slot.device))
+    return tuple({name: torch.cat([part[i][name] for part in parts], -1) for name in parts[0][i]} for i in (0, 1))  # type: ignore[return-value]
+
+
+def _columns(name: str, said: Sequence[Said], states: Tensor) -> Tensor:
+    return torch.cat([getattr(each, name) for each in said], -1)[..., states.to(said[0].rhs.device)]
+
+
+def _settle(structure: Structure, block: Block, theta: Theta, said: Said, random: Random) -> tuple[Theta, Theta]:
+    """Move the shared locations and what concerns only them until they have forgotten where they started."""
+    sweeper = Sweeper(structure, [block], random)
+    collapsed = {scale.name for scale in sweeper.collapsed}
+    above = [
+        scale
+        for scale in sweeper.global_scales
+        if not users_of(structure, scale)
+        and children_of(structure, scale)
+        and all(child.name in collapsed for child in children_of(structure, scale))
+    ]
+    for _ in range(INNER_SWEEPS):
+        sweeper.draw_shared(theta, said)
+        for scale in above:
+            sweeper.move(theta, scale)
+    even = random("even")
+    shared = dict(sweeper.shared)
+    for plates in SHARED:
+        locations = structure.table(plates)
+        if len(locations) > 1:
+            # What the rows do not tell apart is wide: split evenly over the group.
+            total = sum(location.reach * shared[location.name] for location in locations)
+            assert isinstance(total, Tensor)
+            shared |= split_table(structure, plates, theta, block, total, lambda like: evenly_spread(like, even))
+    return theta, shared
+
+
+def evenly_spread(like: Tensor, random: torch.Generator) -> Tensor:
+    """Draw standard normals of which each row, along the last axis, covers the distribution evenly.
+
+    Latin hypercube sampling (McKay et al. 1979, Technometrics 21, 239): one number from each of N strata of equal
+    probability, in random order.
+    """
+    order = torch.rand(like.shape, generator=random, dtype=torch.float64, device=like.device).argsort(-1)
+    within = torch.rand(like.shape, generator=random, dtype=torch.float64, device=like.device)
+    place = (order + within) / like.shape[-1]
+    return torch.special.ndtri(place.clamp(1e-12, 1 - 1e-12)).to(like)
+
+
+def _matched(pooled: Theta, n_draws: int, random: torch.Generator) -> Theta:
+    """Draw from the Normal with the moments of some states, correlations shrunk by what so few states make up."""
+    shapes = {name: value.shape[:-1] for name, value in pooled.items()}
+    flat = torch.cat([value.reshape(-1, value.shape[-1]) for value in pooled.values()])
+    size, n = flat.shape
+    centre = flat.mean(1, keepdim=True)
+    sd = flat.std(1, keepdim=True).clamp_min(SMALLEST_SD)
+    standard = (flat - centre) / sd
+    correlation = standard @ standard.T / max(1, n - 1) * (n / (n + size))
+    correlation.fill_diagonal_(1.0)
+    chol = torch.linalg.cholesky(correlation)
+    noise = torch.cat([evenly_spread(flat.new_empty(size, len(range(n_draws)[at])), random) for at in groups_of(n_draws)], 1)
+    drawn = centre + sd * (chol @ noise)
+    parts = drawn.split([math.prod(shape) for shape in shapes.values()])
+    return {name: part.reshape(*shape, n_draws) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
