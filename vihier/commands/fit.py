@@ -19,10 +19,9 @@ from vihier.commands.arguments import (
     SingleLineage,
     labels,
     pairs,
-    read,
 )
 from vihier.commands.messages import say
-from vihier.errors import FitWarning, VihierError
+from vihier.errors import FitWarning, ScreenWarning, VihierError
 
 if TYPE_CHECKING:
     from vihier.posterior.reader import Posterior
@@ -56,12 +55,17 @@ def fit(
     batch_size: options.BatchSize = None,
     init: options.Init = None,
     max_steps: options.MaxSteps = None,
+    draws_disk_gb: options.DrawsDisk = options.DRAWS_DISK_GB,
+    no_cache: options.NoCache = False,
     quiet: options.Quiet = False,
     force: options.Force = False,
     strict: options.Strict = False,
     as_json: AsJson = False,
 ) -> None:
     """Fit a model to a screen and write its posterior.
+
+    A table of more than some million rows is packed into a store first (see vihier pack), which is kept for the next
+    fit of the same table.
 
     xarray, ArviZ and any HDF5 reader open the file. A fit that is there already is opened, not repeated; one of
     another screen, model or configuration is refused without --force.
@@ -71,11 +75,14 @@ def fit(
     vihier fit screen.parquet --out fit.h5
     vihier fit screen.parquet --out skin.h5 --lineages skin,eye --where screen=broad
     vihier fit screen.csv --out fit.h5 --model gene_lineage --prior 'mu_mu_mu_gamma=Normal(3,1)'
+    vihier fit store.h5 --out fit.h5 --draws-disk-gb 20
     """
     priors = pairs(prior, "--prior", "'mu_gamma=Normal(0,2)'")
     part = Part.of(genes, lines, lineages, n_genes, n_lineages, where, subset_seed)
     from vihier.inference.fit import fit_as_asked
+    from vihier.inference.open_screen import open_screen
     from vihier.inference.request import FitRequest
+    from vihier.screen import Screen
 
     request = FitRequest(
         model=model,
@@ -90,13 +97,27 @@ def fit(
         batch_size=batch_size,
         init=init,
         max_steps=max_steps,
+        draws_disk_gb=draws_disk_gb,
+        no_cache=no_cache,
         quiet=quiet,
         force=force,
     )
     request.check()  # before a large table is read for nothing
     if out.exists() and screen.exists() and out.samefile(screen):
         raise VihierError(f"--out {out}: is the screen itself; give another name")
-    table = part.cut(read(screen, column, single_lineage, on_conflict))
+    with warnings.catch_warnings():
+        # The report, shown below, says the same.
+        warnings.simplefilter("ignore", ScreenWarning)
+        table = open_screen(
+            screen,
+            columns=pairs(column, "--column", "lfc=LFC"),
+            single_lineage=single_lineage,
+            on_conflict=on_conflict,
+            no_cache=no_cache,
+            quiet=quiet,
+        )
+        if not part.is_whole:
+            table = part.cut(table if isinstance(table, Screen) else table.to_screen())
     # Said below of every fit that did not converge, also of one that was there already.
     warnings.filterwarnings("ignore", message="the fit did not converge", category=FitWarning)
     is_there = out.exists() and not force
@@ -143,10 +164,15 @@ class Part:
             seed,
         )
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether no part was asked for."""
+        choices = (self.genes, self.lines, self.lineages, self.n_genes, self.n_lineages)
+        return not self.where and all(choice is None for choice in choices)
+
     def cut(self, screen: Screen) -> Screen:
         """Return the part of the screen; all of it where no part was asked for."""
-        choices = (self.genes, self.lines, self.lineages, self.n_genes, self.n_lineages)
-        if not self.where and all(choice is None for choice in choices):
+        if self.is_whole:
             return screen
         return screen.subset(
             genes=self.genes,

@@ -60,6 +60,19 @@ Init = Annotated[
 MaxSteps = Annotated[
     int | None, typer.Option(metavar="N", help="Stop after N steps, converged or not.", rich_help_panel=_RUN)
 ]
+DRAWS_DISK_GB = 8.0
+DrawsDisk = Annotated[
+    float,
+    typer.Option(
+        metavar="GB",
+        help="Room for draws over genes and lines of a large screen; what needs more is made again when asked for.",
+        rich_help_panel=_RUN,
+    ),
+]
+NoCache = Annotated[
+    bool,
+    typer.Option("--no-cache", help="Pack a large table into a temporary store, not a kept one.", rich_help_panel=_RUN),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No report and no progress.", rich_help_panel=_RUN)]
 Force = Annotated[
     bool, typer.Option("--force", help="Fit anew, and replace a file that holds another fit.", rich_help_panel=_RUN)

@@ -75,7 +75,7 @@ class CellFile:
             block = make_block(structure, batch)
             record, content = self._record(block, place)
             for values in content:
-                self._file.write(memoryview(values).cast("B"))
+                self._file.write(values.tobytes())
                 place += values.nbytes
             self._records.append(record)
             self._rows |= set(block.data.line_count.unique().tolist())

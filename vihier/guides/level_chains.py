@@ -1,25 +1,25 @@
 """A visit of the streamed chains to one block with the gene x line table integrated out throughout.
 
-Where lines fall into few kinds by their number of rows (`vihier.kernels.levels`), a gene's evidence for any scales comes
-from a few dozen sums, and what its sgRNA and gene tables say of the shared part of each line's mean from a few matrix
-products. The genes' own scales are then moved with all the gene's locations integrated out, and what is moved after the
-pass with its gene x line table integrated out: the chains forget where they started in a few passes, also where the rows
-say next to nothing of that table.
+Where lines fall into few kinds by their number of rows (`vihier.kernels.levels`), a gene's evidence for any scales is
+made of a few dozen sums, and what its sgRNA and gene tables say of the shared part of each line's mean of a few matrix
+products. The genes' own scales are then moved with all the gene's locations integrated out, and what is moved after
+the pass with its gene x line table integrated out: the chains forget where they started in a few passes, also where the
+rows say next to nothing of that table.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from vihier.guides.block import SHARED, Block, Theta, deviation_sd, variances
+from vihier.guides.block import SHARED, Block, Theta, variances
 from vihier.guides.deviations import gene_level, split_genes
 from vihier.guides.evidence import gene_log_prior
-from vihier.guides.gene_chains import Said, sum_to
+from vihier.guides.gene_chains import Said, number_of, squares_of, standardised
 from vihier.guides.slice_sampler import slice_sample
-from vihier.guides.structure import Structure
+from vihier.guides.structure import Scale, Structure
 from vihier.kernels.elimination import Variances, draw_dense
 from vihier.kernels.levels import Levels, eliminate_levels, levels_of
 
@@ -72,13 +72,7 @@ def visit_levels(
     theta = {name: value.double() for name, value in theta.items()}
     for _ in range(MOVES):
         for scale in own:
-
-            def density(x: Tensor, name: str = scale.name) -> Tensor:
-                at = {**theta, name: x}
-                evidence = eliminate_levels(levels, variances(structure, at, block), with_evidence=True).log_evidence
-                assert evidence is not None
-                return evidence + gene_log_prior(structure, at, block)
-
+            density = _GeneDensity(structure, block, levels, theta, scale)
             theta[scale.name] = slice_sample(density, theta[scale.name], random)
     spread = variances(structure, theta, block)
     given = eliminate_levels(levels, spread, with_evidence=False)
@@ -90,23 +84,59 @@ def visit_levels(
     for location in structure.locations:
         if location.plates in SHARED or location.plates == ("gene", "line") or location.scale is None:
             continue
-        plates = structure.site(location.scale).plates
-        standard = deviations[location.name] / deviation_sd(structure, location, theta, block)
-        one = torch.ones_like(standard)
-        if location.plates == ("sgrna",):
-            filled = block.filled.to(standard)[..., None]
-            standard, one = standard * filled, one * filled
-        summed = (sum_to(location.plates, plates, value, block) for value in (one, standard.square()))
-        squares[location.name] = (next(summed), next(summed))
+        of_location = structure.site(location.scale)
+        assert isinstance(of_location, Scale)
+        own_deviations = deviations[location.name]
+        counted = (
+            number_of(structure, block, location),
+            squares_of(structure, block, location, own_deviations),
+        )
+        squares[location.name] = standardised(structure, theta, location, counted, of_location, block)
     return {scale.name: theta[scale.name] for scale in own}, said, squares, _left(levels, spread, dense)
 
 
+class _GeneDensity:
+    """Log density of one of the genes' own log-scales at points, [B, P, N], all the gene's locations integrated out."""
+
+    def __init__(self, structure: Structure, block: Block, levels: Levels, theta: Theta, scale: Scale) -> None:
+        self.structure, self.block, self.levels, self.theta, self.scale = structure, block, levels, theta, scale
+        self._at: tuple[int, Levels, Theta] | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        n_points = x.shape[-2]
+        if self._at is None or self._at[0] != n_points:
+            repeated = {name: _repeat(value, n_points) for name, value in self.theta.items()}
+            self._at = n_points, _repeat_levels(self.levels, n_points), repeated
+        _, levels, theta = self._at
+        theta = {**theta, self.scale.name: x.flatten(-2)}
+        spread = variances(self.structure, theta, self.block)
+        evidence = eliminate_levels(levels, spread, with_evidence=True).log_evidence
+        assert evidence is not None
+        return (evidence + gene_log_prior(self.structure, theta, self.block)).unflatten(-1, x.shape[-2:])
+
+
+def _repeat(values: Tensor, times: int) -> Tensor:
+    return values.repeat(*([1] * (values.dim() - 1)), times)
+
+
+def _repeat_levels(levels: Levels, times: int) -> Levels:
+    assert levels.square is not None and levels.gene_square is not None
+    return replace(
+        levels,
+        slot_left=_repeat(levels.slot_left, times),
+        slot_product=_repeat(levels.slot_product, times),
+        left=_repeat(levels.left, times),
+        square=_repeat(levels.square, times),
+        gene_square=_repeat(levels.gene_square, times),
+    )
+
+
 def _wide(levels: Levels) -> Levels:
-    return Levels(*(None if value is None else value.double() for value in vars(levels).values()))
+    return replace(levels, **{name: value.double() for name, value in vars(levels).items() if value is not None})
 
 
 def _slots(levels: Levels, spread: Variances, dense: Tensor) -> Tensor:
-    """What d adds to the mean of each sgRNA's rows, [B, K, N]."""
+    """Add up what d adds to the mean of each sgRNA's rows, [B, K, N]."""
     n_slots = levels.slot_rows.shape[1]
     parts = dense.transpose(1, 2)
     total = parts.new_zeros(parts.shape[0], n_slots, parts.shape[2])
@@ -127,7 +157,7 @@ def _left(levels: Levels, spread: Variances, dense: Tensor) -> Left:
 
 
 def _said(block: Block, levels: Levels, spread: Variances, dense: Tensor) -> Said:
-    """What d says of the shared part of each line's mean, summed over the block's genes."""
+    """Sum what d says of the shared part of each line's mean over the block's genes."""
     data = block.data
     n_genes, n_slots, n_lines = data.count.shape
     count, total = data.line_count, data.line_total

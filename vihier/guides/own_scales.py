@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vihier.guides.block import Block, Theta, variances
+from vihier.guides.draw_groups import groups_of
 from vihier.guides.evidence import gene_log_prior
 from vihier.guides.structure import Scale, Structure
 from vihier.kernels.levels import eliminate_given
@@ -25,7 +26,8 @@ STEP = 0.01
 class OwnScales:
     """Where each gene's own log-scales are, from the chains: centre and sd, [G, m]; what they share at its centre.
 
-    `theta` holds the centres of the shared log-scales, one draw; `column` [C, 1] the centre of each line's shared part.
+    The scale of the gene x line table comes first: draws of a group then cover it most evenly. `theta` holds the
+    centres of the shared log-scales, one draw; `column` [C, 1] the centre of each line's shared part.
     """
 
     sites: tuple[Scale, ...]
@@ -58,18 +60,35 @@ def draw_own(structure: Structure, block: Block, own: OwnScales, theta: Theta, r
     nodes, steps, log_density = _grid(structure, block, own)
     weights = (log_density - log_density.max(1, keepdim=True).values).exp()
     weights = weights / weights.sum(1, keepdim=True)
-    # One uniform number in each of N strata, in random order: the draws of a gene cover its distribution evenly.
-    strata = torch.rand(len(genes), n_draws, generator=random, dtype=torch.float64, device=genes.device)
-    order = torch.rand(len(genes), n_draws, generator=random, device=genes.device).argsort(1)
-    place = (order + strata) / n_draws
-    cumulative = weights.double().cumsum(1)
-    chosen = torch.searchsorted(cumulative / cumulative[:, -1:], place).clamp_max(weights.shape[1] - 1)
+    first, rest = (_even(len(genes), n_draws, weights, random) for _ in range(2))
+    n = POINTS[len(own.sites)]
+    by_first = weights.double().unflatten(1, (n, -1))
+    row = _invert(by_first.sum(2), first)
+    column = _invert(by_first.gather(1, row[..., None].expand(-1, -1, by_first.shape[2])), rest[..., None])[..., 0]
+    chosen = row * by_first.shape[2] + column
     shifts = _shifts(structure, block, own, nodes, weights, theta)
     drawn = {}
     for i, scale in enumerate(own.sites):
         jitter = torch.rand(len(genes), n_draws, generator=random, dtype=nodes.dtype, device=genes.device) - 0.5
         drawn[scale.name] = nodes[:, i].gather(1, chosen) + steps[:, i, None] * jitter + shifts[i]
     return drawn
+
+
+def _even(n_genes: int, n_draws: int, like: Tensor, random: torch.Generator) -> Tensor:
+    """Uniform numbers, [B, N], of which each gene has one in each of as many strata as a group has draws."""
+    parts = []
+    for at in groups_of(n_draws):
+        n = at.stop - at.start
+        uniform = torch.rand(2, n_genes, n, generator=random, dtype=torch.float64, device=like.device)
+        parts.append((uniform[0].argsort(1) + uniform[1]) / n)
+    return torch.cat(parts, 1)
+
+
+def _invert(weights: Tensor, place: Tensor) -> Tensor:
+    """Return which of the weights, [..., P], a share of their sum falls in: places [..., N], N positions."""
+    cumulative = weights.cumsum(-1)
+    found = torch.searchsorted((cumulative / cumulative[..., -1:]).contiguous(), place.contiguous())
+    return found.clamp_max(weights.shape[-1] - 1)
 
 
 def _grid(structure: Structure, block: Block, own: OwnScales) -> tuple[Tensor, Tensor, Tensor]:

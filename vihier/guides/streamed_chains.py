@@ -26,6 +26,7 @@ from vihier.guides.block import SHARED, Block, Theta, table_variance, variances
 from vihier.guides.cell_file import CellFile
 from vihier.guides.deviations import gene_level, shared_columns
 from vihier.guides.gene_chains import GeneChains, Said, children_of, sum_to, users_of
+from vihier.guides.interchange import interchangeable, swap
 from vihier.guides.interweave import Sweeper
 from vihier.guides.level_chains import Left, visit_levels
 from vihier.guides.slice_sampler import slice_sample
@@ -34,7 +35,8 @@ from vihier.inference.threads import in_threads
 from vihier.kernels.levels import MOST_LEVELS, has_levels
 
 Random = Callable[..., torch.Generator]
-# Width of the slice sampler's interval for the noise, in posterior sds.
+# Widths of the slice sampler's intervals: for the logarithm of the noise first these, then so many posterior sds.
+NOISE_WIDTHS = (2.0, 0.2, 0.02)
 NOISE_SDS = 30.0
 SCALE_WIDTH = 5.0
 
@@ -106,7 +108,7 @@ def moved_with_rows(structure: Structure) -> list[tuple[Scale, list[Scale], Loca
     list of (scale, family, location)
         `family` are the genes' or elements' scales that grow with it; empty where the location's own scale it is.
     """
-    found = []
+    found: list[tuple[Scale, list[Scale], Location]] = []
     for scale in structure.scales:
         if scale.plates == ("gene",) or scale.name == structure.noise:
             continue
@@ -183,6 +185,10 @@ class StreamedChains:
     def sweep(self, done: Callable[[int], None] = lambda _: None) -> None:
         """Make one pass, and draw what genes share."""
         state = self.state
+        keyed = self.random("pass", state.passes, "swaps")
+        for pairs in interchangeable(self.structure):
+            state = replace(state, theta=swap(self.structure, state.theta, pairs, self.block, keyed))
+        self.state = state
         column = shared_columns(self.structure, state.shared, self.block) if self.shares else None
 
         def of_block(number: int) -> Visit:
@@ -213,7 +219,7 @@ class StreamedChains:
                 theta[name][genes] = value.to(theta[name])
             for name, table in tables.items():
                 for whole, part in zip(table, visited.squares[name], strict=True):
-                    whole[genes] = part.expand_as(whole[genes])
+                    whole[genes] = part.double().expand_as(whole[genes])
             if visited.left is not None:
                 lefts.append(visited.left)
             total = visited if total is None else _added(total, visited, tables)
@@ -242,7 +248,8 @@ def _of_block(own: Collection[str], theta: Theta, block: Block) -> Theta:
 def _joined(lefts: list[Left]) -> Left | None:
     if not lefts:
         return None
-    return Left(lefts[0].rows, *(torch.cat([getattr(x, name) for x in lefts]) for name in ("lines", "square", "residual")))
+    names = ("lines", "square", "residual")
+    return Left(lefts[0].rows, *(torch.cat([getattr(left, name) for left in lefts]) for name in names))
 
 
 class _Sums:
@@ -296,7 +303,6 @@ class _SharedMoves(Sweeper):
         self._turn, self._left = passes // 2, total.left
         # A block of all genes, for tables over them; it holds no cells of theirs.
         self._whole = replace(chains.block, batch=replace(chains.block.batch, gene_idx=self.genes[0]))
-        self.noise_width = min(self.noise_width, NOISE_SDS / math.sqrt(2 * self.n_rows))
 
     def move_scales(self, theta: Theta) -> None:
         """Move every shared scale that is not drawn with the shared locations."""
@@ -329,22 +335,35 @@ class _SharedMoves(Sweeper):
         assert left is not None
         prior = self._own_prior if family else self._prior
 
-        def density(x: Tensor) -> Tensor:
+        def density(points: Tensor) -> Tensor:
+            each = [of_point(x) for x in points.unbind(-2)]
+            return prior(theta, scale, points) + torch.stack(each, -2)
+
+        def of_point(x: Tensor) -> Tensor:
             at = {**theta, scale.name: x}
             at |= {child.name: theta[child.name] + (x - start) for child in family}
             leaf = table_variance(self.structure, ("gene", "line"), at, self._whole)
             noise = torch.full_like(x, self.structure.noise_factor)
             if self.structure.noise is not None:
                 noise = noise * at[self.structure.noise].exp()
-            evidence = left.log_evidence(noise.square(), None if leaf is None else leaf[:, 0])
-            return prior(theta, scale, x) + evidence.sum(0)
+            return left.log_evidence(noise.square(), None if leaf is None else leaf[:, 0]).sum(0)
 
-        theta[scale.name] = slice_sample(density, start, self.generator, width=self._width(scale))
+        for width in self._widths(scale):
+            theta[scale.name] = slice_sample(density, theta[scale.name], self.generator, width=width)
         for child in family:
             theta[child.name] = theta[child.name] + (theta[scale.name] - start)
 
-    def _width(self, scale: Scale) -> float:
-        return self.noise_width if scale.name == self.structure.noise else SCALE_WIDTH
+    def _move_noise(self, theta: Theta, scale: Scale) -> None:
+        for width in self._widths(scale):
+            self.noise_width = width
+            super()._move_noise(theta, scale)
+
+    def _widths(self, scale: Scale) -> tuple[float, ...]:
+        """Widths of a scale's moves, one after another: from how far off it may be to how well it is known."""
+        if scale.name != self.structure.noise:
+            return (SCALE_WIDTH,)
+        narrow = NOISE_SDS / math.sqrt(2 * self.n_rows)
+        return (*(width for width in NOISE_WIDTHS if width > narrow), narrow)
 
     def _move_with_rows(self, *_: object) -> None:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,8 +13,9 @@ from torch import Tensor
 from vihier.errors import VihierError
 from vihier.guides.block import Block, Theta, make_block, variances
 from vihier.guides.deviations import shared_columns, split_genes
+from vihier.guides.draw_groups import groups_of
 from vihier.guides.own_scales import OwnScales, draw_own
-from vihier.guides.streamed_globals import evenly_spread, groups_of
+from vihier.guides.streamed_globals import evenly_spread
 from vihier.guides.streamed_leaf import cells_of, dims_in_file, places_of, regeneration_of
 from vihier.guides.structure import Structure
 from vihier.guides.values import centre, locations_of, to_sites, unpad
@@ -22,6 +24,7 @@ from vihier.inference.threads import one_thread
 from vihier.kernels.elimination import draw_dense
 from vihier.kernels.levels import eliminate_given
 from vihier.models.batch import Batch
+
 
 @dataclass(frozen=True)
 class GeneDraws:
@@ -104,7 +107,7 @@ class StreamedFit:
         regeneration = regeneration_of(self.structure, {}, self.seed)
         if regeneration is None:
             name = self.structure.table(("gene", "line"))[0].name
-            raise VihierError(f"site {name!r}: a table over genes and lines of this kind is not drawn in a large screen")
+            raise VihierError(f"site {name!r}: such a table over genes and lines is not drawn in a large screen")
         known = {
             name: (dims_in_file(self.structure, name), np.ascontiguousarray(value.cpu().numpy(), dtype=np.float32))
             for name, value in (self.shared_values | drawn.values | drawn.scales).items()
@@ -133,7 +136,7 @@ class StreamedFit:
             dense = draw_dense(given, noise)
             none = dense.new_zeros(())
             deviations = split_genes(
-                self.structure, some, block, dense.transpose(1, 2), none, lambda like, to=keyed: evenly_spread(like, to)
+                self.structure, some, block, dense.transpose(1, 2), none, functools.partial(evenly_spread, random=keyed)
             )
             unpadded = {
                 x.name: unpad(deviations[x.name], block) if x.plates == ("sgrna",) else deviations[x.name]

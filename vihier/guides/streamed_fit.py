@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vihier.errors import FitError
-from vihier.guides.block import SHARED, Theta
+from vihier.guides.block import Theta
 from vihier.guides.cell_file import CellFile
 from vihier.guides.deviations import shared_columns
 from vihier.guides.own_scales import OwnScales
@@ -36,7 +36,7 @@ class StreamSettings:
     """
 
     chains: int = 16
-    burn_in: int = 3
+    burn_in: int = 4
     rounds: int = 8
     most_rounds: int = 40
     rhat_limit: float = 1.2
@@ -121,7 +121,7 @@ def sweep_on(
         passes = running.state.passes
         n_kept = len(running.kept_theta)
         if passes % PASSES_IN_ROUND == 0 and n_kept >= 4:
-            rhat, drift = agreement(structure, running.kept_theta)
+            rhat, drift = agreement(running.kept_theta[-max(settings.rounds, n_kept // 2) :])
         progress.update(passes, {"rhat": rhat} if math.isfinite(rhat) else None)
         after_pass(running)
         if n_kept >= settings.rounds and passes % PASSES_IN_ROUND == 0 and rhat < settings.rhat_limit:
@@ -162,8 +162,8 @@ def _keep(running: Running, chains: StreamedChains, settings: StreamSettings, al
     running.n_own += next(iter(state.theta.values())).shape[-1]
 
 
-def agreement(structure: Structure, kept: list[Theta]) -> tuple[float, float]:
-    """Largest split R-hat of the shared log-scales, and how far their means moved between the halves, in sds.
+def agreement(kept: Sequence[Theta]) -> tuple[float, float]:
+    """Return the largest split R-hat of the shared log-scales, and how far means moved between the halves, in sds.
 
     Half chains are compared (Gelman et al. 2013, Bayesian Data Analysis, section 11.4).
     """
@@ -195,7 +195,9 @@ def _finish(
 ) -> StreamedFit:
     kept = Kept(tuple(running.kept_theta), tuple(running.kept_said))
     theta, shared = draw_globals(structure, chains.block, kept, draws, random)
-    sites = tuple(scale for scale in structure.scales if scale.plates == ("gene",))
+    of_leaf = {location.scale for location in structure.table(("gene", "line"))}
+    own_sites = [scale for scale in structure.scales if scale.plates == ("gene",)]
+    sites = tuple(sorted(own_sites, key=lambda scale: scale.name not in of_leaf))
     dtype = chains.cells.dtype
     n = running.n_own
     means = [running.own_sum[scale.name] / n for scale in sites]

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import math
 
 import torch
 from torch import Tensor
 
 from vihier.guides.block import SHARED, Block, Theta
 from vihier.guides.deviations import split_table
+from vihier.guides.draw_groups import groups_of
 from vihier.guides.gene_chains import Said, children_of, users_of
 from vihier.guides.interweave import Sweeper
 from vihier.guides.streamed_chains import Random
 from vihier.guides.structure import Structure
 from vihier.inference.threads import in_threads
 
-GROUP = 125
-"""Draws in a group: each group by itself covers the widest directions evenly."""
 INNER_SWEEPS = 20
 SMALLEST_SD = 1e-6
 
@@ -33,11 +31,6 @@ class Kept:
 
     def __len__(self) -> int:
         return len(self.theta)
-
-
-def groups_of(n_draws: int) -> list[slice]:
-    """Cut draws into groups."""
-    return [slice(first, min(first + GROUP, n_draws)) for first in range(0, n_draws, GROUP)]
 
 
 def draw_globals(structure: Structure, block: Block, kept: Kept, n_draws: int, random: Random) -> tuple[Theta, Theta]:
@@ -130,7 +123,9 @@ def _matched(pooled: Theta, n_draws: int, random: torch.Generator) -> Theta:
     correlation = standard @ standard.T / max(1, n - 1) * (n / (n + size))
     correlation.fill_diagonal_(1.0)
     chol = torch.linalg.cholesky(correlation)
-    noise = torch.cat([evenly_spread(flat.new_empty(size, len(range(n_draws)[at])), random) for at in groups_of(n_draws)], 1)
+    noise = torch.cat(
+        [evenly_spread(flat.new_empty(size, len(range(n_draws)[at])), random) for at in groups_of(n_draws)], 1
+    )
     drawn = centre + sd * (chol @ noise)
     parts = drawn.split([math.prod(shape) for shape in shapes.values()])
     return {name: part.reshape(*shape, n_draws) for (name, shape), part in zip(shapes.items(), parts, strict=True)}

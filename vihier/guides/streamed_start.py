@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import torch
 
-from vihier.guides.block import Block, Theta
+from vihier.guides.block import SHARED, Block, Theta
 from vihier.guides.cell_file import CellFile
 from vihier.guides.interweave import Sweeper
-from vihier.guides.streamed_chains import ChainState, Random
+from vihier.guides.streamed_chains import NOISE_WIDTHS, ChainState, Random
 from vihier.guides.structure import Structure
 
-START_GENES = 320
-START_SWEEPS = 24
+START_GENES = 160
+START_SWEEPS = 20
 
 
 def start_on_some_genes(
@@ -50,15 +50,24 @@ def start_on_some_genes(
         n_genes += len(genes)
     theta = _dispersed(structure, blocks[0], n_genes, n_chains, keyed)
     sweeper = Sweeper(structure, blocks, lambda *keys: random("start", *keys))
+    # From zero, and not from their conditional given scales that are far off: it costs more than many sweeps.
+    sizes = {"line": cells.n_lines, "lineage": blocks[0].data.lineage.shape[1]}
+    like = blocks[0].data.square.double()
+    sweeper.shared = {
+        x.name: like.new_zeros(*(sizes[plate] for plate in x.plates), n_chains)
+        for x in structure.locations
+        if x.plates in SHARED
+    }
     for sweep in range(START_SWEEPS):
+        sweeper.noise_width = NOISE_WIDTHS[sweep % len(NOISE_WIDTHS)]
         theta = sweeper.sweep(theta)
         done(sweep + 1)
-    like = torch.randint(n_genes, (cells.n_genes,), generator=keyed, device=keyed.device)
+    twin = torch.randint(n_genes, (cells.n_genes,), generator=keyed, device=keyed.device)
     places = torch.cat([cells.skeleton(number).batch.gene_idx for number in chosen])
-    like[places] = torch.arange(n_genes, device=like.device)
+    twin[places] = torch.arange(n_genes, device=twin.device)
     own = {scale.name for scale in structure.scales if scale.plates == ("gene",)}
     dtype = blocks[0].data.square.dtype
-    theta = {name: (value[like] if name in own else value).to(dtype) for name, value in theta.items()}
+    theta = {name: (value[twin] if name in own else value).to(dtype) for name, value in theta.items()}
     for name, value in (init or {}).items():
         if name in theta:
             known = value[..., None].to(theta[name])

@@ -163,7 +163,7 @@ def gene_blocks(
     return GeneBlocks(screen, genes_per_block, device, dtype)
 
 
-def genes_in_block(screen: Screen, rows: int = ROWS_IN_BLOCK) -> int:
+def genes_in_block(screen: Screen | ScreenStore, rows: int = ROWS_IN_BLOCK) -> int:
     """Return how many genes make blocks of about so many rows: at least 8, at most all."""
     return min(screen.n_genes, max(8, round(rows * screen.n_genes / screen.n_rows)))
 

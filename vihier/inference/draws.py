@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyro
@@ -25,6 +25,9 @@ from vihier.models.batch import Batch
 from vihier.models.program import Program
 from vihier.posterior.writer import PosteriorWriter
 from vihier.screen import Screen
+
+if TYPE_CHECKING:
+    from vihier.store.store import ScreenStore
 
 # Draws of one gene x line variable held at a time: 32 MB in float32, a few hundred with its derivatives.
 ELEMENTS_AT_ONCE = 8_000_000
@@ -141,7 +144,7 @@ class DrawPlan:
     effect: EffectParts | None
 
     @classmethod
-    def of(cls, program: Program, sites: Sites, screen: Screen, batch: Batch) -> DrawPlan:
+    def of(cls, program: Program, sites: Sites, screen: Screen | ScreenStore, batch: Batch) -> DrawPlan:
         """Plan the file of a program; `batch` is one that it can be run on."""
         variables = variables_of_sites((*sites.latent, *sites.deterministic))
         variables += variables_of_derived(program, sites, batch)
@@ -150,7 +153,7 @@ class DrawPlan:
         return cls(program, sites, tuple(variables), labels_of(screen, sites), effect)
 
 
-def genes_at_once(screen: Screen, n_draws: int) -> int:
+def genes_at_once(screen: Screen | ScreenStore, n_draws: int) -> int:
     """Return how many genes' draws are held in memory at a time."""
     return max(1, min(screen.n_genes, ELEMENTS_AT_ONCE // (n_draws * max(screen.n_lines, 1))))
 
@@ -203,7 +206,7 @@ def write_draws(
 
 
 def write_groups(
-    writer: PosteriorWriter, screen: Screen, fitted: Fitted, sample_stats: Mapping[str, np.ndarray]
+    writer: PosteriorWriter, screen: Screen | ScreenStore, fitted: Fitted, sample_stats: Mapping[str, np.ndarray]
 ) -> None:
     """Write how the fit went, statistics of its draws (those given, and the guide's own), and the screen's maps."""
     history = dict(fitted.history)

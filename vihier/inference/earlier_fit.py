@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from vihier.models.batch import Batch
 from vihier.posterior.layout import ordered_dims
 from vihier.posterior.reader import Posterior, open_posterior
 from vihier.screen import Screen
+
+if TYPE_CHECKING:
+    from vihier.store.store import ScreenStore
 
 
 class EarlierFit:
@@ -34,7 +38,7 @@ class EarlierFit:
         If the file cannot be read.
     """
 
-    def __init__(self, source: str | os.PathLike[str] | Posterior, screen: Screen) -> None:
+    def __init__(self, source: str | os.PathLike[str] | Posterior, screen: Screen | ScreenStore) -> None:
         self.posterior = source if isinstance(source, Posterior) else open_posterior(Path(source))
         index = screen.index
         self._labels = {"sgrna": index.sgrnas, "hugo_symbol": index.genes, "depmap_id": index.lines}

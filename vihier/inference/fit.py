@@ -23,8 +23,8 @@ from vihier.inference.draws import DrawPlan, genes_at_once, write_draws, write_g
 from vihier.inference.earlier_fit import EarlierFit
 from vihier.inference.fitted import Fitted
 from vihier.inference.mean_field_fit import fit_mean_field
-from vihier.inference.progress import Progress, open_progress
 from vihier.inference.open_screen import open_screen
+from vihier.inference.progress import Progress, open_progress
 from vihier.inference.request import DRAWS_DISK_GB, FitRequest, Guide
 from vihier.inference.sites import Sites, read_sites
 from vihier.inference.user_fit import fit_user_guide

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from vihier.errors import VihierError
 from vihier.inference.progress import open_progress
 from vihier.screen import Screen, read_screen
 
@@ -54,6 +55,8 @@ def open_screen(
 
     path = Path(source)
     if is_hdf5(path):
+        if columns or single_lineage or on_conflict != "error":
+            raise VihierError(f"{path}: a store is read as it was packed; give these options to `vihier pack`")
         return open_store(path)
     if not is_large(path):
         return read_screen(path, columns=columns, single_lineage=single_lineage, on_conflict=on_conflict)

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from vihier.errors import VihierError
 from vihier.guides.block import Theta
 from vihier.guides.cell_file import CellFile
 from vihier.guides.streamed_draws import StreamedFit
 from vihier.guides.streamed_fit import fit_streamed
-from vihier.guides.structure import check_structure, read_structure
+from vihier.guides.structure import Structure, check_structure, read_structure
 from vihier.inference.batches import GeneBlocks, genes_in_block
 from vihier.inference.device import run_on
 from vihier.inference.draws import DrawPlan, genes_at_once, write_draws, write_groups
 from vihier.inference.progress import Progress
 from vihier.inference.sites import Sites
-from vihier.inference.streamed_write import Recipe, bytes_of_pairs, write_regenerated
+from vihier.inference.streamed_write import Recipe, bytes_of_pairs, write_posterior
+from vihier.models.batch import Batch
 from vihier.models.program import Program
 from vihier.posterior.layout import REGENERATION
 from vihier.posterior.writer import PosteriorWriter
@@ -85,9 +87,8 @@ def write_streamed(
     if not program.known:  # it may treat other genes than the two that were looked at in another way
         for batch in blocks_of(screen, genes_in_block(screen), torch.device("cpu"), torch.float64):
             check_structure(structure, program.model, batch)
-    stored = bytes_of_pairs(plan, screen.n_genes, screen.n_lines, draws) <= draws_disk_gb * GB
-    with run_on(torch.device("cpu"), torch.float64):
-        recipe = None if stored else Recipe.of(plan, structure, seed, probe)
+    pairs_stored = bytes_of_pairs(plan, screen.n_genes, screen.n_lines, draws) <= draws_disk_gb * GB
+    recipe = _recipe(plan, structure, seed, probe, pairs_stored)
     batches = blocks_of(screen, genes_per_block(screen, batch_size), device, torch.float64)
     progress.start("reading", len(batches))
     cells = CellFile(structure, batches, dtype, path.parent, progress.update)
@@ -96,12 +97,12 @@ def write_streamed(
             structure, cells, draws=draws, seed=seed, max_steps=max_steps, init=init, progress=progress
         )
         about = {**attrs, "reason": fitted.reason}
-        if recipe is not None:
+        if recipe is not None and not pairs_stored:
             about[REGENERATION] = recipe.regeneration.to_json()
         with PosteriorWriter(path, labels=plan.labels, n_draws=draws, attrs=about) as writer:
             if recipe is not None:
-                write_regenerated(writer, plan, recipe, fitted, cells, progress, path.parent)
-            else:
+                write_posterior(writer, plan, recipe, fitted, cells, progress, path.parent, pairs_stored=pairs_stored)
+            else:  # a program that is more than sums
                 with run_on(device, dtype):
                     blocks = blocks_of(screen, genes_at_once(screen, draws), device, dtype)
                     write_draws(writer, plan, fitted, blocks, draws, progress)
@@ -110,3 +111,14 @@ def write_streamed(
     finally:
         cells.close()
     return fitted
+
+
+def _recipe(plan: DrawPlan, structure: Structure, seed: int, probe: Batch, pairs_stored: bool) -> Recipe | None:
+    """Return how variables follow from each other; None where they do not, and all their draws can be stored."""
+    try:
+        with run_on(torch.device("cpu"), torch.float64):
+            return Recipe.of(plan, structure, seed, probe)
+    except VihierError:
+        if pairs_stored:
+            return None
+        raise

@@ -13,8 +13,8 @@ import torch
 from vihier.errors import VihierError
 from vihier.guides.block import Block
 from vihier.guides.cell_file import CellFile
+from vihier.guides.draw_groups import groups_of
 from vihier.guides.streamed_draws import StreamedFit
-from vihier.guides.streamed_globals import groups_of
 from vihier.guides.streamed_leaf import cells_of, dims_in_file, places_of, regeneration_of
 from vihier.guides.structure import Structure
 from vihier.inference.draws import DrawPlan
@@ -24,12 +24,14 @@ from vihier.inference.threads import in_threads, one_thread
 from vihier.inference.variables import GENE_LINE
 from vihier.models.batch import Batch
 from vihier.posterior.linear_forms import GENE, LINE, SGRNA, LinearForm, Places, Term, value_of
-from vihier.posterior.mixture_moments import even_noise, even_rows, moments_of_even
+from vihier.posterior.mixture_moments import even_noise, even_noise_of, moments_of_even
 from vihier.posterior.regeneration import Cells, Regeneration
 from vihier.posterior.writer import PosteriorWriter
 
 PIECE_PAIRS = 8_000
 """Pairs of a gene and a line whose moments are worked out at once: with the draws of a group, 4 MB an array."""
+ELEMENTS_AT_ONCE = 4_000_000
+"""Elements of an array over genes, lines and draws, where draws of these are stored."""
 CELLS = "cells"
 Values = dict[str, np.ndarray]
 Known = dict[str, tuple[tuple[str, ...], np.ndarray]]
@@ -85,15 +87,15 @@ class Recipe:
 
 @dataclass(frozen=True)
 class _Done:
-    """What a block adds to the file."""
+    """What a block adds to the file: draws of all that is not over genes and lines, and moments of what is."""
 
     places: Places
-    draws: Mapping[str, np.ndarray]
+    known: Known
     moments: Mapping[str, Mapping[str, np.ndarray]]
     cells: Cells
 
 
-def write_regenerated(
+def write_posterior(
     writer: PosteriorWriter,
     plan: DrawPlan,
     recipe: Recipe,
@@ -101,38 +103,46 @@ def write_regenerated(
     cells: CellFile,
     progress: Progress,
     folder: Path | None,
+    *,
+    pairs_stored: bool,
 ) -> None:
-    """Write draws of every variable but those over genes and lines, moments of all, and the cells.
+    """Write draws of every variable, or of all but those over genes and lines; moments of all, and the cells.
 
     Parameters
     ----------
     folder : Path or None
         Where draws of sgRNAs wait until all are there: their labels come in another order than their genes'.
+    pairs_stored : bool
+        Whether draws of variables over genes and lines are written. Those that are made again are the same.
     """
     dims = {variable.name: variable.dims for variable in plan.variables}
     for name, its_dims in dims.items():
-        writer.add(name, its_dims, stored=its_dims != GENE_LINE)
+        writer.add(name, its_dims, stored=pairs_stored or its_dims != GENE_LINE)
     writer.add_table(CELLS, "total", GENE_LINE, np.float32)
     writer.add_table(CELLS, "line_count", GENE_LINE, np.uint16)
     by_sgrna = any(dims[term.variable] == (SGRNA,) for term in recipe.regeneration.rest.terms)
     if by_sgrna:
         writer.add_table(CELLS, "count", (SGRNA, LINE), cells.count_type)
     shared = {name: value.to(fitted.own.centre).cpu().numpy() for name, value in fitted.shared_values.items()}
-    known = {name: (dims_in_file(fitted.structure, name), np.ascontiguousarray(value, np.float32)) for name, value in shared.items()}
-    noise = even_noise(groups_of(fitted.n_draws)[0].stop, fitted.seed)
+    known = {
+        name: (dims_in_file(fitted.structure, name), np.ascontiguousarray(value, np.float32))
+        for name, value in shared.items()
+    }
+    noise = even_noise(groups_of(fitted.n_draws)[0].stop)
     of_sgrnas = [name for name in recipe.stored if SGRNA in dims[name]]
     waiting = {name: _Waiting(cells.n_sgrnas, fitted.n_draws, folder) for name in of_sgrnas}
     counts = _Waiting(cells.n_sgrnas, cells.n_lines, folder, cells.count_type)
     progress.start("drawing", len(cells))
 
     def of_block(number: int) -> _Done:
-        return _work_out(cells[number], recipe, fitted, known, noise)
+        return _work_out(cells[number], recipe, fitted, known, None if pairs_stored else noise)
 
     with torch.no_grad(), one_thread():
         done = in_threads(of_block, range(len(cells)), cells.skeleton(0).slot.device)
         for number, block in enumerate(done):
             places = block.places
-            for name, values in block.draws.items():
+            for name in recipe.stored:
+                values = block.known[name][1]
                 if name in waiting:
                     waiting[name].put(places.sgrnas, values)
                 elif GENE in dims[name]:
@@ -141,6 +151,8 @@ def write_regenerated(
                     writer.write(name, np.moveaxis(values, -1, 0))
             for name, moments in block.moments.items():
                 writer.write_moments(name, moments, at=places.genes)
+            if pairs_stored:
+                _write_pairs(writer, recipe.regeneration, block)
             writer.write_table(CELLS, "total", block.cells.total, at=places.genes)
             writer.write_table(CELLS, "line_count", block.cells.line_count, at=places.genes)
             if by_sgrna:
@@ -154,7 +166,23 @@ def write_regenerated(
             writer.write_table(CELLS, "count", values, at=at)
 
 
-def _work_out(block: Block, recipe: Recipe, fitted: StreamedFit, shared: Known, noise: np.ndarray) -> _Done:
+def _write_pairs(writer: PosteriorWriter, regeneration: Regeneration, block: _Done) -> None:
+    """Write all draws of variables over a block's genes and lines."""
+    n_genes, n_lines = block.cells.total.shape
+    n_draws = next(iter(block.known.values()))[1].shape[-1]
+    per_piece = max(1, ELEMENTS_AT_ONCE // (n_lines * n_draws))
+    pieces = [slice(first, first + per_piece) for first in range(0, n_genes, per_piece)]
+
+    def draws_of(genes: slice) -> dict[str, np.ndarray]:
+        known, cells, places = _piece(block.known, block.cells, block.places, genes)
+        return regeneration.draws(regeneration.variables, cells, known, places)
+
+    for genes, drawn in zip(pieces, in_threads(draws_of, pieces, torch.device("cpu")), strict=True):
+        for name, values in drawn.items():
+            writer.write(name, np.moveaxis(values, -1, 0), at=block.places.genes[genes])
+
+
+def _work_out(block: Block, recipe: Recipe, fitted: StreamedFit, shared: Known, noise: np.ndarray | None) -> _Done:
     drawn = fitted.draw_genes(block)
     known = dict(shared)
     for name, value in (drawn.values | drawn.scales).items():
@@ -163,6 +191,8 @@ def _work_out(block: Block, recipe: Recipe, fitted: StreamedFit, shared: Known, 
     regeneration = recipe.regeneration
     for name, (dims, form) in recipe.sums.items():
         known[name] = dims, _sum(form, dims, regeneration, known, cells, places)
+    if noise is None:
+        return _Done(places, known, {}, cells)
     moments: dict[str, dict[str, np.ndarray]] = {name: {} for name in regeneration.variables}
     some = {name: (dims, np.ascontiguousarray(value[..., : len(noise)])) for name, (dims, value) in known.items()}
     per_piece = max(1, PIECE_PAIRS // len(places.lines))
@@ -172,7 +202,7 @@ def _work_out(block: Block, recipe: Recipe, fitted: StreamedFit, shared: Known, 
             for statistic, values in found.items():
                 whole = moments[name].setdefault(statistic, np.empty(cells.total.shape, dtype=np.float32))
                 whole[genes] = values
-    return _Done(places, {name: known[name][1] for name in recipe.stored}, moments, cells)
+    return _Done(places, known, moments, cells)
 
 
 def _sum(
@@ -218,7 +248,7 @@ def _moments(
 ) -> dict[str, dict[str, np.ndarray]]:
     """Moments of all variables over genes and lines, each element a mixture over the draws of all else."""
     values, sd = regeneration.posterior(cells, known, places)
-    step = noise[even_rows(places.genes, places.lines, len(noise))]
+    step = even_noise_of(noise, places.genes, places.lines, np.broadcast_to(sd[:, 0], (len(values), len(noise))))
     step *= sd
     values += step
     known = {**known, regeneration.leaf: (GENE_LINE, values)}

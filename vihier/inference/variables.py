@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from vihier.models.batch import Batch
 from vihier.models.program import Program
 from vihier.posterior.layout import INDEX_DIMS, ordered_dims
 from vihier.screen import Screen
+
+if TYPE_CHECKING:
+    from vihier.store.store import ScreenStore
 
 GENE_LINE = ("hugo_symbol", "depmap_id")
 _LOCAL_DIMS = ("hugo_symbol", "sgrna")
@@ -155,7 +158,7 @@ class EffectParts:
         return {variable.name: both[variable.name] for variable in self.variables}
 
 
-def labels_of(screen: Screen, sites: Sites) -> dict[str, Any]:
+def labels_of(screen: Screen | ScreenStore, sites: Sites) -> dict[str, Any]:
     """Return the labels of every dim that a program's variables have: those of the screen, and of a user's own plates.
 
     A plate named like a categorical covariate, and as long, has its labels; any other is numbered.

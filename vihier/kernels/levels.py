@@ -3,8 +3,8 @@
 Given t and the scales, the gene x line table shrinks every line with N rows by the same factor. All that
 `vihier.kernels.elimination` sums over lines is therefore a sum over the few values of N, with coefficients that depend
 on the draw, of sums over lines that do not. For one draw of t these are made once for any number of draws of the
-scales; for many draws of t they are one matrix product. Equal to `eliminate` for the tables sgRNA, gene and gene x line,
-the last with one variance for each gene.
+scales; for many draws of t they are one matrix product. Equal to `eliminate` for the tables sgRNA, gene and gene x
+line, the last with one variance for each gene.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ def levels_of(data: GeneData, shared: Tensor | None, *, with_evidence: bool, row
     rows = torch.unique(count) if rows is None else rows.to(count)
     t = total.new_zeros(total.shape[1], 1) if shared is None else shared
     n_genes, n_slots, n_lines = data.count.shape
-    parts: dict[str, list[Tensor]] = {name: [] for name in ("lines", "slot_rows", "pairs", "t", "product", "left", "square")}
+    parts: dict[str, list[Tensor]] = {
+        name: [] for name in ("lines", "slot_rows", "pairs", "t", "product", "left", "square")
+    }
     i = torch.arange(n_slots, device=t.device)
     high, low = torch.maximum(i[:, None], i), torch.minimum(i[:, None], i)
     lower = (high * (high + 1) // 2 + low).reshape(-1)

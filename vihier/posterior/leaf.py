@@ -2,10 +2,10 @@
 
 A row has mean `coefficient x gamma[g,c] + rest`, and gamma a Normal prior, so that given all else each gamma[g,c] is
 Normal with closed-form mean and sd: `leaf_posterior`. Its draws are the mean plus noise with that sd, independent over
-lines. `leaf_noise` makes the noise top-down: the sum over all lines first, then those of the first and second half given
-that, and so on (Levy's construction of Brownian motion). The noise of one line costs log2(lines) numbers, and its sum
-over a gene's lines is known without making it, so that draws of a gene's mean effect can be stored beside draws of its
-effects that are not.
+lines. `leaf_noise` makes the noise top-down: the sum over all lines first, then those of the first and second half
+given that, and so on (Levy's construction of Brownian motion). The noise of one line costs log2(lines) numbers, and its
+sum over a gene's lines is known without making it, so that draws of a gene's mean effect can be stored beside draws of
+its effects that are not.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def leaf_variances(
 
 
 def level_counts(count: np.ndarray, levels: Sequence[int], lines: np.ndarray) -> list[np.ndarray]:
-    """Return how many of the first c lines have so many rows and are among `lines`, a mask: int32 [genes, lines + 1]."""
+    """Return how many of the first c lines, of those in a mask, have so many rows: int32 [genes, lines + 1] each."""
     found = []
     for level in levels:
         summed = np.zeros((count.shape[0], count.shape[1] + 1), dtype=np.int32)

@@ -70,9 +70,7 @@ class Places:
         order = np.argsort(self.gene_of_sgrna, kind="stable")
         counts = np.bincount(self.gene_of_sgrna, minlength=len(self.genes))
         first = np.cumsum(counts) - counts
-        return [
-            (np.flatnonzero(counts > k), order[first[counts > k] + k]) for k in range(int(counts.max(initial=0)))
-        ]
+        return [(np.flatnonzero(counts > k), order[first[counts > k] + k]) for k in range(int(counts.max(initial=0)))]
 
 
 Known = Mapping[str, tuple[tuple[str, ...], np.ndarray]]
@@ -96,8 +94,8 @@ def aligned(term: Term, known: Known, target: tuple[str, ...], places: Places) -
         values = mean_over_sgrnas(values, places)
         dims = tuple(GENE if dim == SGRNA else dim for dim in dims)
     elif term.over:
-        axis = dims.index(term.over)
-        values, dims = values.mean(axis), dims[:axis] + dims[axis + 1 :]
+        over = dims.index(term.over)
+        values, dims = values.mean(over), dims[:over] + dims[over + 1 :]
     left = list(dims)
     for dim in target:
         axis = dims.index(dim) if dim in dims else None

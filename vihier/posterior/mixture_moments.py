@@ -1,9 +1,9 @@
 """Moments and quantiles of Normal mixtures: one component a draw of all else, one even quantile of each a draw.
 
-The component of draw r has mean m[r] and sd s[r]; its noise is the r-th of R even quantiles of the standard Normal in an
-order that differs from element to element. The R values then stand for the mixture: what the noise adds to Monte Carlo
-error is of order 1/R and not 1/sqrt(R), and what remains is that of the components. Quantiles are at the middles of the
-steps of the empirical distribution (Hazen 1914).
+The component of draw r has mean m[r] and sd s[r]; its noise is the r-th of R even quantiles of the standard Normal in
+an order that differs from element to element. The R values then stand for the mixture: what the noise adds to Monte
+Carlo error is of order 1/R and not 1/sqrt(R), and what remains is that of the components. Quantiles are at the middles
+of the steps of the empirical distribution (Hazen 1914).
 """
 
 from __future__ import annotations
@@ -12,23 +12,42 @@ import numpy as np
 
 from vihier.posterior.moments import HDI_PROB
 
+_GOLDEN = (5**0.5 - 1) / 2
 _QUANTILES = {"q05": 0.05, "q50": 0.50, "q95": 0.95}
 
 
-def even_noise(n_draws: int, seed: int) -> np.ndarray:
-    """Return R orders of the R even quantiles of the standard Normal, float32 [R, R]: each a shift of the one before."""
+def even_noise(n_draws: int) -> np.ndarray:
+    """Return R orders of the R even quantiles of the standard Normal, float32 [R, R], each a shift of the last.
+
+    In each order, any run of draws has its quantiles spread evenly: multiples of the golden ratio, modulo one, fill the
+    gaps between those before them.
+    """
     from scipy.special import ndtri
 
     quantiles = ndtri((np.arange(n_draws) + 0.5) / n_draws).astype(np.float32)
-    one = np.random.default_rng(seed).permutation(quantiles)
-    shifts = np.arange(n_draws)
-    return one[(shifts[:, None] + shifts) % n_draws]
+    order = np.argsort(np.argsort((np.arange(n_draws) * _GOLDEN) % 1.0))
+    return quantiles[(order + np.arange(n_draws)[:, None]) % n_draws]
 
 
-def even_rows(genes: np.ndarray, lines: np.ndarray, n_draws: int) -> np.ndarray:
-    """Which order of `even_noise` each gene and line has, int [genes, lines]."""
-    mixed = (genes[:, None] * np.int64(7919) + lines * np.int64(104729)) % np.int64(1_000_003)
-    return mixed % n_draws
+def even_noise_of(noise: np.ndarray, genes: np.ndarray, lines: np.ndarray, sd: np.ndarray) -> np.ndarray:
+    """Give every element an order of `even_noise` along its gene's draws sorted by sd, float32 [genes, lines, R].
+
+    The pairs of an sd and a quantile then cover the plane evenly, whatever the sd's distribution.
+
+    Parameters
+    ----------
+    noise : ndarray [R, R]
+        From `even_noise`.
+    genes, lines : int arrays
+        Positions in the screen: which order an element has.
+    sd : ndarray [genes, R]
+    """
+    rank = np.argsort(np.argsort(sd, axis=1, kind="stable"), axis=1, kind="stable")
+    shift = (genes[:, None] * np.int64(7919) + lines * np.int64(104729)) % np.int64(1_000_003) % len(noise)
+    out = np.empty((len(genes), len(lines), len(noise)), dtype=np.float32)
+    for gene in range(len(genes)):
+        np.take(noise[:, rank[gene]], shift[gene], axis=0, out=out[gene])
+    return out
 
 
 def moments_of_even(values: np.ndarray) -> dict[str, np.ndarray]:

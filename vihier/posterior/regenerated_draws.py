@@ -61,7 +61,7 @@ class RegeneratedDraws:
         count = np.zeros((0, len(lines)), dtype=np.uint8)
         if "count" in file[CELLS]:
             count = read_at(file[CELLS]["count"], [places.sgrnas, lines])
-        return self._how.draws(variable, Cells(total, count, line_count), known, places)
+        return self._how.draws([variable], Cells(total, count, line_count), known, places)[variable]
 
     def _stored(self, file: h5py.File, name: str, places: Places) -> tuple[tuple[str, ...], np.ndarray]:
         """Read a variable's draws at the places, draws last."""

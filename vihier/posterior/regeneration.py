@@ -1,14 +1,15 @@
 """How draws that are not stored are made again: what a file says about it, and the arithmetic.
 
-The file holds draws of everything per gene, sgRNA, line and of what genes share, and the cells (how many rows each sgRNA
-and line has, and the sum of their lfc). The gene x line table given all that is Normal in closed form, and only its
-noise is made anew, from a counter. Every other variable over genes and lines is a sum of this table and of stored ones.
+The file holds draws of everything per gene, sgRNA, line and of what genes share, and the cells (how many rows each
+sgRNA and line has, and the sum of their lfc). The gene x line table given all that is Normal in closed form, and only
+its noise is made anew, from a counter. Every other variable over genes and lines is a sum of this table and of stored
+ones.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,7 +145,7 @@ class Regeneration:
         return aligned(Term(name, factor), known, GENE_LINE, places) * np.float32(factor)
 
     def _variances(self, cells: Cells, known: Known, places: Places) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Return the kinds of elements, by number of rows and prior sd: how many there are up to a line, and variances."""
+        """Return the kinds of elements, by number of rows and prior sd: how many up to a line, and their variances."""
         noise = self._scale(self.noise, known, places)
         counts, variances = [], []
         for lines, sd in self._kinds_of_lines(known, places, cells.line_count.shape[1]):
@@ -153,9 +154,7 @@ class Regeneration:
             variances += leaf_variances(levels, sd, noise, self.coefficient)
         return counts, variances
 
-    def _kinds_of_lines(
-        self, known: Known, places: Places, n_lines: int
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _kinds_of_lines(self, known: Known, places: Places, n_lines: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return which lines have one prior sd, and that, [genes or 1, 1, draws]."""
         name, factor = self.sd
         dims, values = ((), np.ones(1, dtype=np.float32)) if name is None else known[name]
@@ -206,18 +205,21 @@ class Regeneration:
         return [term for term in self.rest.terms if known[term.variable][0] == (SGRNA,)]
 
     def _of_lines(self, known: Known) -> LinearForm:
-        """What is in a row's mean beside the leaf and what is of its sgRNA."""
+        """Return what is in a row's mean beside the leaf and what is of its sgRNA."""
         of_sgrnas = self._sgrna_terms(known)
         return LinearForm(self.rest.offset, tuple(term for term in self.rest.terms if term not in of_sgrnas))
 
-    def draws(self, variable: str, cells: Cells, known: Known, places: Places) -> np.ndarray:
-        """Draws of a variable over genes and lines, float32 [genes, lines, draws]."""
-        form = self.variables[variable]
-        if any(term.variable == self.leaf for term in form.terms):
+    def draws(self, variables: Iterable[str], cells: Cells, known: Known, places: Places) -> dict[str, np.ndarray]:
+        """Draws of some variables over genes and lines, float32 [genes, lines, draws] each."""
+        forms = {name: self.variables[name] for name in variables}
+        if any(term.variable == self.leaf for form in forms.values() for term in form.terms):
             known = {**known, self.leaf: (GENE_LINE, self.draws_of_leaf(cells, known, places))}
-        values = value_of(form, known, GENE_LINE, places)
-        shape = (len(places.genes), len(places.lines), values.shape[-1])
-        return np.ascontiguousarray(np.broadcast_to(values, shape), dtype=np.float32)
+        found = {}
+        for name, form in forms.items():
+            values = value_of(form, known, GENE_LINE, places)
+            shape = (len(places.genes), len(places.lines), values.shape[-1])
+            found[name] = np.ascontiguousarray(np.broadcast_to(values, shape), dtype=np.float32)
+        return found
 
 
 def _summed(mask: np.ndarray, values: np.ndarray) -> np.ndarray:
