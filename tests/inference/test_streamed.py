@@ -59,6 +59,9 @@ def _streamed(store: ScreenStore, out: Path, draws_disk_gb: float, **options: ob
         )
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:the fit did not converge")  # so few genes make the chains slow
+
+
 def test_agrees_with_the_fit_in_memory(whole: Posterior, streamed: Posterior) -> None:
     """Both sample one posterior: means agree within Monte Carlo error, and so do sds."""
     for name in ("effect", "effect_dev", "gamma_dev", "alpha_dev", "beta_dev", "effect_gene"):

@@ -13,7 +13,7 @@ import torch
 from vihier.errors import VihierError
 from vihier.guides.block import Block
 from vihier.guides.cell_file import CellFile
-from vihier.guides.draw_groups import groups_of
+from vihier.guides.draw_groups import GROUP
 from vihier.guides.streamed_draws import StreamedFit
 from vihier.guides.streamed_leaf import cells_of, dims_in_file, places_of, regeneration_of
 from vihier.guides.structure import Structure
@@ -28,7 +28,9 @@ from vihier.posterior.mixture_moments import even_noise, even_noise_of, moments_
 from vihier.posterior.regeneration import Cells, Regeneration
 from vihier.posterior.writer import PosteriorWriter
 
-PIECE_PAIRS = 8_000
+MOMENT_DRAWS = 2 * GROUP
+"""Draws of all else that moments over genes and lines are mixtures over."""
+PIECE_PAIRS = 4_000
 """Pairs of a gene and a line whose moments are worked out at once: with the draws of a group, 4 MB an array."""
 ELEMENTS_AT_ONCE = 4_000_000
 """Elements of an array over genes, lines and draws, where draws of these are stored."""
@@ -128,7 +130,7 @@ def write_posterior(
         name: (dims_in_file(fitted.structure, name), np.ascontiguousarray(value, np.float32))
         for name, value in shared.items()
     }
-    noise = even_noise(groups_of(fitted.n_draws)[0].stop)
+    noise = even_noise(min(MOMENT_DRAWS, fitted.n_draws))
     of_sgrnas = [name for name in recipe.stored if SGRNA in dims[name]]
     waiting = {name: _Waiting(cells.n_sgrnas, fitted.n_draws, folder) for name in of_sgrnas}
     counts = _Waiting(cells.n_sgrnas, cells.n_lines, folder, cells.count_type)
