@@ -25,6 +25,8 @@ SIMPLE = {
     "trust.md": Shown(n_commands=2, n_programs=3),
     "genome.md": Shown(n_commands=2, n_programs=0),
     "report.md": Shown(n_commands=3, n_programs=1),
+    "quality.md": Shown(n_commands=4, n_programs=1),
+    "plots.md": Shown(n_commands=12, n_programs=1),
 }
 
 
@@ -53,11 +55,14 @@ def test_the_commands_and_programs_of_a_page_run(name: str, there: Path, monkeyp
     if name == "quickstart.md":  # it makes these itself
         (there / "fit.h5").unlink()
     page = DOCS / name
-    if name == "report.md":
-        # Genes by the names that a reader knows; here they are others.
-        genes = ",".join(vihier.open_posterior("fit.h5").labels("hugo_symbol")[:2])
+    if name in ("report.md", "plots.md"):
+        # Genes and lineages by the names that a reader knows; here they are others.
+        post = vihier.open_posterior("fit.h5")
+        known = {"KRAS": post.labels("hugo_symbol")[0], "BRAF": post.labels("hugo_symbol")[1]}
+        known["skin"] = post.labels("lineage")[0]
+        text = (DOCS / name).read_text(encoding="utf-8")
         page = there / name
-        page.write_text((DOCS / name).read_text(encoding="utf-8").replace("KRAS,BRAF", genes), encoding="utf-8")
+        page.write_text(re.sub("|".join(known), lambda match: known[match[0]], text), encoding="utf-8")
     assert run_page(page) == SIMPLE[name]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Set
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ class ControlGenes:
         return found[0], found[1]
 
 
-def read_control_genes(essential: Path, nonessential: Path) -> ControlGenes:
+def read_control_genes(essential: str | PathLike[str], nonessential: str | PathLike[str]) -> ControlGenes:
     """Read two lists of genes: one a line, or a table with a column 'gene'; as SYMBOL or SYMBOL (ENTREZ).
 
     Raises
@@ -78,7 +79,7 @@ def read_control_genes(essential: Path, nonessential: Path) -> ControlGenes:
     """
     from vihier.screen.importing.maps import read_genes
 
-    return ControlGenes(read_genes(essential), read_genes(nonessential))
+    return ControlGenes(read_genes(Path(essential)), read_genes(Path(nonessential)))
 
 
 def separation(effect: pd.DataFrame, controls: ControlGenes) -> pd.DataFrame:
