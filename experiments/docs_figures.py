@@ -1,6 +1,6 @@
 """Draw the figures of docs/plots.md with the commands that it shows, from a fit of Avana and KY.
 
-Prints JSON: each file and its size. A figure is kept below 100 kB by taking its colours from a palette of 64.
+Prints JSON: each file and its size. A figure must stay below 100 kB.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import tempfile
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from PIL import Image
 from run_record import SHARED_DATA, existing
+from small_png import write_small
 
 from vihier.cli import main as vihier
 
@@ -64,8 +64,7 @@ def main() -> int:
                 status = vihier(["plot", *command, "--out", str(drawn), "--dpi", str(dpi)])
             if status:
                 return status
-            with Image.open(drawn) as picture:
-                picture.convert("RGB").quantize(64).save(given.out / name, optimize=True)
+            write_small(drawn, given.out / name)
             record[name] = (given.out / name).stat().st_size
     print(json.dumps(record, indent=2))
     return 0 if max(record.values()) < LARGEST else 1
