@@ -13,6 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vihier.diagnostics.checks import check_fit
+    from vihier.diagnostics.model_comparison import compare_held_out, compare_loo
     from vihier.errors import FitError, FitWarning, ScreenWarning, VihierError
     from vihier.inference.fit import fit
     from vihier.inference.predict import posterior_predictive, prior_predictive
@@ -32,6 +34,9 @@ __all__ = [
     "ScreenIndex",
     "ScreenWarning",
     "VihierError",
+    "check_fit",
+    "compare_held_out",
+    "compare_loo",
     "fit",
     "open_posterior",
     "posterior_predictive",
@@ -51,6 +56,9 @@ _HOME = {
     "ScreenIndex": "vihier.screen.screen",
     "ScreenWarning": "vihier.errors",
     "VihierError": "vihier.errors",
+    "check_fit": "vihier.diagnostics.checks",
+    "compare_held_out": "vihier.diagnostics.model_comparison",
+    "compare_loo": "vihier.diagnostics.model_comparison",
     "fit": "vihier.inference.fit",
     "open_posterior": "vihier.posterior.reader",
     "posterior_predictive": "vihier.inference.predict",

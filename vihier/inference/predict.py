@@ -113,14 +113,14 @@ def predicted_rows(predictor: Predictor) -> Iterator[tuple[slice, np.ndarray]]:
     for block in predictor.blocks():
         values = np.empty((predictor.n_draws, len(block.batch.gene)), dtype=np.float32)
         for at, run in block.runs():
-            values[at] = draw_rows(run.rows, predictor.seed, int(block.batch.gene_idx[0]), at.start)
+            values[at] = draw_rows(run.rows, predictor.seed, int(block.batch.gene_idx[0]), at.start)[0]
         yield block.rows, values
 
 
-def draw_rows(rows: torch.distributions.Distribution, seed: int, gene: int, start: int) -> np.ndarray:
-    """Draw rows from their distribution, from random numbers keyed to a block and its first draw."""
+def draw_rows(rows: torch.distributions.Distribution, seed: int, gene: int, start: int, repeats: int = 1) -> np.ndarray:
+    """Draw rows from their distributions, [repeats, N, rows], from random numbers keyed to a block and first draw."""
     with seeded(CPU, seed, "noise", gene, start):
-        return rows.sample().numpy()
+        return rows.sample((repeats,)).numpy()
 
 
 def write_predictive(predictor: Predictor, path: Path, group: Group) -> int:

@@ -14,7 +14,7 @@ import torch
 from vihier.errors import VihierError
 from vihier.inference.known_sites import new_elements
 from vihier.inference.predict import Model, draw_rows, program_of
-from vihier.inference.predictor import Predictor
+from vihier.inference.predictor import ELEMENTS_AT_ONCE, Predictor
 from vihier.posterior.reader import Posterior
 from vihier.screen import Screen
 from vihier.screen.faults import shown
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _PLACE = "row of the table"
+QUANTILE_DRAWS = 8000
 # Within each chain of nested elements the outermost new one is named: a new gene's sgRNAs are new anyway.
 _NESTED = (("hugo_symbol", "sgrna"), ("lineage", "depmap_id", "replicate"))
 _NOUNS = {"hugo_symbol": "gene", "sgrna": "sgrna", "lineage": "lineage", "depmap_id": "line", "replicate": "replicate"}
@@ -188,17 +189,20 @@ def _blocks(
     tails = [(1 - prob) / 2, (1 + prob) / 2]
     for of_rows in predictor.blocks():
         at_rows, n_rows = of_rows.rows, len(of_rows.batch.gene)
-        drawn = np.empty((predictor.n_draws, n_rows), dtype=np.float32)
+        # Of short tables each draw gives several rows, so that the bounds have little noise of their own.
+        repeats = max(1, min(QUANTILE_DRAWS // predictor.n_draws, ELEMENTS_AT_ONCE // (predictor.n_draws * n_rows)))
+        drawn = np.empty((predictor.n_draws, repeats, n_rows), dtype=np.float32)
         moments = np.zeros((2, n_rows))
         density = np.empty((predictor.n_draws, 0 if rows.observed is None else n_rows))
         for at, run in of_rows.runs():
-            drawn[at] = draw_rows(run.rows, predictor.seed, int(of_rows.batch.gene_idx[0]), at.start)
-            moments += _moments(run.rows, drawn[at]) * (at.stop - at.start) / predictor.n_draws
+            sampled = draw_rows(run.rows, predictor.seed, int(of_rows.batch.gene_idx[0]), at.start, repeats)
+            drawn[at] = sampled.swapaxes(0, 1)
+            moments += _moments(run.rows, sampled[0]) * (at.stop - at.start) / predictor.n_draws
             if rows.observed is not None:
                 density[at] = run.rows.log_prob(torch.as_tensor(rows.observed[at_rows])).numpy()
         block = frame.iloc[at_rows].copy()
         block["mean"], block["sd"] = moments[0], np.sqrt(np.maximum(moments[1] - moments[0] ** 2, 0))
-        block[lower], block[upper] = np.quantile(drawn, tails, axis=0)
+        block[lower], block[upper] = np.quantile(drawn.reshape(-1, n_rows), tails, axis=0)
         if rows.observed is not None:
             block["log_density"] = _log_mean_exp(density)
         yield block

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from vihier.screen.faults import fault, shown
 from vihier.screen.read import open_source, read_table
 from vihier.screen.screen import Screen
 from vihier.screen.sources import Source
@@ -78,6 +79,7 @@ def read_unmeasured(
     screen = read_table(table, columns=mapping, single_lineage=single_lineage)
     observed = screen.covariates.pop(OBSERVED, None)
     if observed is not None and OBSERVED in screen.index.categories:
-        labels = pd.to_numeric(pd.Series(screen.index.categories.pop(OBSERVED)), errors="coerce").to_numpy()
-        observed = np.append(labels, np.nan)[observed]
+        text = str(screen.index.categories[OBSERVED][0])
+        cure = "give numbers, or leave the column out"
+        raise fault(table.name, f"column 'lfc' holds text, such as {shown(text)}", cure=cure)
     return screen, observed

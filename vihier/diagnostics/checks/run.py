@@ -119,7 +119,7 @@ def _of_rows(predictor: Predictor, posterior: Posterior) -> tuple[list[Item], li
         lfc = screen.lfc[block.rows]
         drawn = np.empty((predictor.n_draws, len(lfc)))
         for at, run in block.runs():
-            drawn[at] = draw_rows(run.rows, predictor.seed, int(block.batch.gene_idx[0]), at.start)
+            drawn[at] = draw_rows(run.rows, predictor.seed, int(block.batch.gene_idx[0]), at.start)[0]
         rank[block.rows] = (drawn < lfc).sum(0)
         for each in groups:
             each.add(block.rows, drawn)
