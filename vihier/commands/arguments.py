@@ -23,7 +23,10 @@ LABELS = "A,B,..."
 AsJson = Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")]
 
 ScreenPath = Annotated[
-    Path, typer.Argument(metavar="SCREEN", help="Table of the screen: CSV or TSV (also .gz), or Parquet.")
+    Path,
+    typer.Argument(
+        metavar="SCREEN", help="Table of the screen: CSV or TSV (also .gz), or Parquet; or a store of 'vihier pack'."
+    ),
 ]
 Columns = Annotated[
     list[str] | None,
