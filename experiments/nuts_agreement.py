@@ -3,7 +3,8 @@
 Ours: fit, 1,000 draws and the file, in process, imports done. Theirs: nutpie's 4 chains of 1,000 + 1,000 on the same
 models written in PyMC, without compilation. One screen of 22,400 rows for each model, the same number of threads for
 both. nutpie is an extra (`pip install 'vihier[nuts]'`); without it ours is timed alone. `--reference` holds fits to
-stored reference posteriors. Exit status 1 where a demand is not met: ten times faster, agreement within limits.
+stored reference posteriors. Where other work shares the cores, the ratio of CPU times says more than that of the clock.
+Exit status 1 where a demand is not met: ten times faster, agreement within limits.
 """
 
 from __future__ import annotations
@@ -179,8 +180,9 @@ def time_nutpie(screen: vihier.Screen, model: str, threads: int, seed: int) -> t
     start = time.perf_counter()
     compiled = nutpie.compile_pymc_model(PYMC[model](screen))
     compiled_at = time.perf_counter()
+    cpu = time.process_time()
     trace = nutpie.sample(compiled, draws=DRAWS, tune=TUNE, chains=CHAINS, cores=threads, seed=seed, progress_bar=False)
-    seconds = time.perf_counter() - compiled_at
+    seconds, cpu = time.perf_counter() - compiled_at, time.process_time() - cpu
     posterior = trace["posterior"]
     # PyMC keeps the logarithm of a scale beside it.
     sites = [str(name) for name in posterior.data_vars if not str(name).endswith("__")]
@@ -188,6 +190,7 @@ def time_nutpie(screen: vihier.Screen, model: str, threads: int, seed: int) -> t
     worst = max(rhat, key=lambda name: rhat[name])
     about = {
         "seconds": round(seconds, 2),
+        "cpu_seconds": round(cpu, 2),
         "compilation_seconds": round(compiled_at - start, 2),
         "divergences": int(trace["sample_stats"]["diverging"].sum()),
         "max_rhat": round(rhat[worst], 3),
@@ -205,14 +208,15 @@ def simulated(model: str, folder: Path, sizes: Mapping[str, int], seed: int) -> 
 
 def race(model: str, screen: vihier.Screen, folder: Path, threads: int, seed: int, nutpie: bool) -> dict[str, Any]:
     """Time ours and, where it is there, nutpie on one screen, and compare the two posteriors."""
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     with vihier.fit(
         screen, model, draws=DRAWS, seed=seed, device="cpu", out=folder / f"{model}.h5", quiet=True
     ) as post:
-        ours = time.perf_counter() - start
+        ours, cpu = time.perf_counter() - start, time.process_time() - cpu
+        times = {"seconds": round(ours, 2), "cpu_seconds": round(cpu, 2)}
         record: dict[str, Any] = {
             "rows": screen.n_rows,
-            "ours": {"seconds": round(ours, 2), "converged": bool(post.converged), "draws": DRAWS},
+            "ours": times | {"converged": bool(post.converged), "draws": DRAWS},
         }
         if not nutpie:
             return record
@@ -220,8 +224,8 @@ def race(model: str, screen: vihier.Screen, folder: Path, threads: int, seed: in
         draws["effect"] = effect_of(draws, screen)
         # Their R-hat says how far this comparison can be trusted; the stored references are the ones that count.
         table = {name: agreement(plain(post, name), summarised(values), name) for name, values in draws.items()}
-    times = round(about["seconds"] / ours, 1)
-    return record | {"nutpie": about, "times_faster": times, "fast_enough": times >= FASTER, "agreement": table}
+    faster = {"times_faster": round(about["seconds"] / ours, 1), "of_cpu_time": round(about["cpu_seconds"] / cpu, 1)}
+    return record | {"nutpie": about, **faster, "fast_enough": about["seconds"] >= FASTER * ours, "agreement": table}
 
 
 def arguments() -> argparse.Namespace:

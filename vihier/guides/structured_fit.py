@@ -33,7 +33,7 @@ from vihier.screen import Screen
 # Sizes in elements of an array [genes, lines, draws], or [genes, sgRNAs, lines] for a block.
 ELEMENTS_AT_ONCE = 400_000
 BLOCK_ELEMENTS = 1_000_000
-SWEEP_BUDGET = 300_000_000
+SWEEP_BUDGET = 1_000_000_000
 START_BUDGET = 100_000
 START_MEMORY = 40_000_000
 PARTICLE_BUDGET = 12_000
@@ -50,7 +50,7 @@ THIN = 3
 # also where draws are swept afterwards: no global log-scale's mean may move by more than DRIFT of its posterior sd from
 # one window to the next, twice.
 REFRESH = 10
-WINDOW, SWEPT_WINDOW = 20, 10
+WINDOW, SWEPT_WINDOW = 20, 7
 DRIFT = 0.2
 DECAY = 0.8
 
