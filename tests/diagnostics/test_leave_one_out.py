@@ -129,7 +129,8 @@ def test_tables_and_the_command(
     screen.to_frame().iloc[1:].to_csv(part, index=False)
     for bad, said in (
         ([*files, "--screen", str(part)], "is a fit of another screen (the same genes and lines, but other rows"),
-        ([*files], "give one of --screen"),
+        ([*files], "give --screen (leave-one-out), or --held-out"),
+        ([*files, "--screen", str(path), "--held-out", str(path)], "--screen and --held-out"),
         ([files[0], "--screen", str(path)], "one fit only"),
     ):
         assert main(["compare", *bad]) == 2

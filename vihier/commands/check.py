@@ -11,8 +11,9 @@ import typer
 
 from vihier.commands import answer_options as answers
 from vihier.commands import fit_options as options
-from vihier.commands.arguments import Columns, OnConflict, SingleLineage, read
+from vihier.commands.arguments import Columns, OnConflict, SingleLineage
 from vihier.commands.fit import Part
+from vihier.commands.fitted_screen import fitted_screen
 from vihier.errors import VihierError
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ _COLOURS = {"pass": typer.colors.GREEN, "warn": typer.colors.YELLOW, "fail": typ
 
 def check(
     fit: answers.Fit,
-    screen: Annotated[Path | None, typer.Option(metavar="SCREEN", help="The screen that it is a fit of.")] = None,
+    screen: Annotated[
+        Path | None,
+        typer.Option(metavar="SCREEN", help="The screen that it is a fit of; as the fit names it by default."),
+    ] = None,
     essential: answers.Essential = None,
     nonessential: answers.Nonessential = None,
     draws: Annotated[int, typer.Option(metavar="N", help="Draws of the fit that rows are drawn from.")] = 200,
@@ -62,8 +66,6 @@ def check(
     answers.check_out(p_values)
     if figure is not None:
         _check_figure(figure)
-    if screen is None and (p_values is not None or figure is not None):
-        raise VihierError("--p-values and --figure need the rows; give --screen")
     controls = answers.control_genes(essential, nonessential)
     part = Part.of(genes, lines, lineages, n_genes, n_lineages, where, subset_seed)
     from vihier.diagnostics.checks import check_fit
@@ -71,7 +73,9 @@ def check(
 
     with ExitStack() as stack:
         post = stack.enter_context(open_posterior(fit))
-        table = None if screen is None else part.cut(read(screen, column, single_lineage, on_conflict))
+        table = fitted_screen(screen, post, part, column, single_lineage, on_conflict)
+        if table is None and (p_values is not None or figure is not None):
+            raise VihierError("--p-values and --figure need the rows; give --screen")
         checked = check_fit(post, table, controls=controls, draws=draws, seed=seed)
     _hand_over(checked, fit, out, p_values, as_json)
     if figure is not None:

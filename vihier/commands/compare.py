@@ -10,8 +10,9 @@ import typer
 
 from vihier.commands import answer_options as answers
 from vihier.commands import fit_options as options
-from vihier.commands.arguments import Columns, OnConflict, SingleLineage, pairs, read
+from vihier.commands.arguments import Columns, OnConflict, SingleLineage, pairs
 from vihier.commands.fit import Part
+from vihier.commands.fitted_screen import fitted_screen
 from vihier.commands.messages import say
 from vihier.errors import VihierError
 
@@ -27,7 +28,7 @@ def compare(
     fits: Annotated[list[Path], typer.Argument(metavar="FIT.h5...", help="Posterior files of one screen.")],
     screen: Annotated[
         Path | None,
-        typer.Option(metavar="SCREEN", help="The screen they are fits of: leave-one-out.", rich_help_panel=_DATA),
+        typer.Option(metavar="SCREEN", help="The screen they are fits of; as they name it.", rich_help_panel=_DATA),
     ] = None,
     held_out: Annotated[
         Path | None,
@@ -62,8 +63,8 @@ def compare(
     vihier compare additive.h5 gene_lineage.h5 --held-out held_out.csv --out compared.csv
     """
     answers.check_out(out)
-    if (screen is None) == (held_out is None):
-        raise VihierError("give one of --screen (leave-one-out) and --held-out (rows that no fit has seen)")
+    if screen is not None and held_out is not None:
+        raise VihierError("--screen and --held-out: leave-one-out or rows that no fit has seen; give one")
     if len(fits) < 2:
         raise VihierError(f"{fits[0]}: one fit only; name two or more to compare their models")
     part = Part.of(genes, lines, lineages, None, None, where, 0)
@@ -74,12 +75,13 @@ def compare(
     with ExitStack() as stack:
         posts = [stack.enter_context(open_posterior(path)) for path in fits]
         named = dict(zip(names_of(fits, posts), posts, strict=True))
-        if screen is not None:
-            whole = part.cut(read(screen, column, single_lineage, on_conflict))
+        if held_out is None:
+            whole = fitted_screen(screen, posts[0], part, column, single_lineage, on_conflict)
+            if whole is None:
+                raise VihierError("give --screen (leave-one-out), or --held-out (rows that no fit has seen)")
             table = compare_loo(named, whole, by=by, method=method, draws=draws, seed=seed)
             heading = f"leave-one-out by {by}, {whole.n_rows:,} rows"
         else:
-            assert held_out is not None
             mapping = pairs(column, "--column", "lfc=LFC")
             rows = RowsToPredict.read(held_out, posts[0], columns=mapping, single_lineage=single_lineage)
             rows = rows.part(part.cut)

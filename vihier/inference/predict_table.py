@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,7 @@ from vihier.posterior.reader import Posterior
 from vihier.screen import Screen
 from vihier.screen.faults import shown
 from vihier.screen.unmeasured import read_unmeasured
+from vihier.store.store import is_hdf5, open_store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,6 +71,10 @@ class RowsToPredict:
         """Read a table, or take a screen; lines that the posterior knows have the lineage that they have there."""
         if isinstance(table, Screen):
             rows = cls(table, table.lfc)
+        elif isinstance(table, str | PathLike) and is_hdf5(Path(table)):
+            with open_store(table) as store:
+                screen = store.to_screen()
+            rows = cls(screen, screen.lfc)
         else:
             rows = cls(*read_unmeasured(table, columns=columns, single_lineage=single_lineage))
         return rows if posterior is None else replace(rows, screen=with_lineages(rows.screen, posterior))

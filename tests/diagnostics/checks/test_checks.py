@@ -177,3 +177,21 @@ def test_the_command_says_it_and_fails_by_its_exit_status(
     for bad in (["--figure", str(tmp_path / "p.png")], ["--essential", str(out)], ["--screen", "no.csv"]):
         assert main(["check", path, *bad]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_screen_can_be_a_store_or_the_one_that_the_fit_names(
+    fit_file: Path, table: Path, doctored: h5py.File, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "screen.h5"
+    assert main(["pack", str(table), str(store)]) == 0
+    capsys.readouterr()
+    assert main(["check", str(fit_file), "--screen", str(store), "--draws", "20", "--out", "-"]) == 0
+    from_store = capsys.readouterr().out
+    doctored.attrs["screen_source"] = str(table)
+    path = doctored.filename
+    doctored.close()
+    assert main(["check", path, "--draws", "20", "--out", "-"]) == 0
+    assert capsys.readouterr().out == from_store
+    out = tmp_path / "rows.csv"
+    assert main(["predict", str(fit_file), "--screen", str(store), "--draws", "20", "--out", str(out)]) == 0
+    assert len(pd.read_csv(out)) == len(pd.read_parquet(table))
