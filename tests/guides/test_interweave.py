@@ -252,7 +252,7 @@ def test_every_move_follows_the_joint_density(name: str, monkeypatch: pytest.Mon
             slots = slots + value
         else:
             columns = columns + align(value, location.plates, ("gene", "line"), sweeper.block)
-    residual = data.line_total[..., None] - data.line_count[..., None] * columns - data.count.mT @ slots
+    residual = data.line_total - data.line_count * columns - data.count.mT @ slots
     for mine, again in zip((part.columns, part.slots, part.residual), (columns, slots, residual), strict=True):
         torch.testing.assert_close(mine.expand(again.shape), again, atol=1e-10, rtol=0)
 
@@ -404,8 +404,10 @@ def prior_draws(structure: Structure, block: Block, n: int) -> Theta:
     for scale in structure.scales:
         shape = (*(sizes[plate] for plate in scale.plates), n)
         arguments = {
-            key: torch.full(shape, factor, dtype=F64) if source is None else factor * found[source].exp().expand(shape)
-            for key, source, factor in scale.arguments
+            argument.name: torch.full(shape, argument.factor, dtype=F64)
+            if argument.source is None
+            else argument.value_at(found[argument.source].expand(shape))
+            for argument in scale.arguments
         }
         found[scale.name] = scale.family(**arguments).sample().log()
     return found

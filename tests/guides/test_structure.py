@@ -20,7 +20,7 @@ from vihier.errors import VihierError
 from vihier.guides.block import make_block
 from vihier.guides.evidence import collapsed_log_joint
 from vihier.guides.probe import few_genes
-from vihier.guides.structure import Structure, check_structure, log_joint, read_structure, to_program
+from vihier.guides.structure import Argument, Structure, check_structure, log_joint, read_structure, to_program
 from vihier.inference.batches import GeneBlocks, full_batch
 from vihier.models.batch import Batch
 from vihier.models.program import load_program
@@ -86,7 +86,7 @@ SCALES["crossed"] = SCALES["additive"] | {
 def test_models_are_read_as_they_are_written(name: str) -> None:
     structure = read_structure(load_program(name).model, PROBE)
     assert edges(structure) == LOCATIONS[name]
-    scales = {x.name: (x.plates, x.arguments[0][1] or x.arguments[0][2]) for x in structure.scales}
+    scales = {x.name: (x.plates, x.arguments[0].source or x.arguments[0].factor) for x in structure.scales}
     assert scales == SCALES[name]
     assert {x.family.__name__ for x in structure.scales} == {"HalfNormal"}
     assert (structure.observed, structure.noise, structure.noise_factor, structure.row_offset) == ("lfc", "sigma", 1, 0)
@@ -147,8 +147,9 @@ def test_constants_are_read() -> None:
     # All deviations at zero: 0.1 - 0.5 (0.25 - 0.5 / 3) + 2 (2 - 1) + 1.
     assert structure.row_offset == pytest.approx(0.1 - 0.5 * (0.25 - 0.5 / 3) + 2 * 1 + 1, abs=1e-11)
     families = {x.name: (x.family.__name__, x.arguments) for x in structure.scales}
-    assert families["gene_sd"] == ("Gamma", (("concentration", None, 2.0), ("rate", None, 3.0)))
-    assert families["line_sd"] == ("HalfNormal", (("scale", "hyper", 0.5),))
+    constants_of_gamma = (Argument("concentration", None, 2.0), Argument("rate", None, 3.0))
+    assert families["gene_sd"] == ("Gamma", constants_of_gamma)
+    assert families["line_sd"] == ("HalfNormal", (Argument("scale", "hyper", 0.5),))
 
 
 Plates = dict[str, pyro.plate]
@@ -250,12 +251,14 @@ def lognormal(top: Tensor, sd: Tensor) -> object:
     return dist.LogNormal(0.0, sd)
 
 
-def lines_own_noise(batch: Batch) -> None:
-    with pyro.plate("line", batch.n_lines, dim=-1):
-        sigma = pyro.sample("sigma", dist.HalfNormal(3.0))
+def genes_own_noise(batch: Batch) -> None:
     top = pyro.sample("top", dist.Normal(0.0, 3.0))
-    with batch.local(), pyro.plate("row", len(batch.gene), dim=-1):
-        pyro.sample("lfc", dist.Normal(top, sigma[batch.line]), obs=batch.lfc)
+    common = pyro.sample("common", dist.HalfNormal(3.0))
+    with batch.local():
+        with pyro.plate("gene", len(batch.gene_idx), dim=-1):
+            sigma = pyro.sample("sigma", dist.HalfNormal(common))
+        with pyro.plate("row", len(batch.gene), dim=-1):
+            pyro.sample("lfc", dist.Normal(top, sigma[batch.gene]), obs=batch.lfc)
 
 
 def copy_number(batch: Batch) -> Tensor:
@@ -302,12 +305,12 @@ REFUSED: dict[str, tuple[Callable[[Batch], None], str, str]] = {
         "its rate is not one scale times a constant",
     ),
     "the log of a scale": (
-        program(gene_sd=lambda hyper, top: dist.LogNormal(hyper.log(), 1.0)),
+        program(gene_sd=lambda hyper, top: dist.LogNormal(2 * hyper.log(), 1.0)),
         "gene_sd",
-        "its loc is not one scale times a constant",
+        "its loc is not one scale times a constant, nor its logarithm",
     ),
-    "noise of each line": (lines_own_noise, "sigma", "indexed by line"),
-    "StudentT rows": (program(rows=lambda mean, sd: dist.StudentT(4.0, mean, sd)), "lfc", "StudentT, not Normal"),
+    "noise of each gene": (genes_own_noise, "sigma", "indexed by gene"),
+    "Laplace rows": (program(rows=lambda mean, sd: dist.Laplace(mean, sd)), "lfc", "Laplace, neither Normal nor"),
     "two observed sites": (program(more=second_observed), "lfc", "'earlier'"),
     "a factor": (program(more=factor), "push", "pyro.factor"),
     "a parameter": (program(more=parameter), "free", "pyro.param"),

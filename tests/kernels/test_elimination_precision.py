@@ -50,7 +50,7 @@ def cast(variances: Variances, dtype: torch.dtype) -> Variances:
 def test_float32_at_the_size_of_a_block() -> None:
     """64 genes x 1,000 lines x 4 sgRNAs: what float32 costs, beside float64 of the same rounded data."""
     single = made_block(64, 4, 1000, 20, torch.float32)
-    double = GeneData(*(x.to(F64) for x in vars(single).values()))
+    double = single.double()
     logs = torch.linspace(-3, 0, 4, dtype=F64)
     variances = Variances(
         noise=torch.full((4,), 0.25, dtype=F64),

@@ -40,6 +40,9 @@ def fit(
     model: options.Model = "additive",
     guide: options.Guide = "structured",
     prior: Priors = None,
+    likelihood: options.Likelihood = "auto",
+    noise: options.Noise = "auto",
+    nu: options.Nu = "global",
     genes: options.Genes = None,
     lines: options.Lines = None,
     lineages: options.Lineages = None,
@@ -93,6 +96,9 @@ def fit(
         dtype=dtype,
         out=out,
         priors=priors or None,
+        likelihood=likelihood,
+        noise=noise,
+        nu=_number_or_text(nu),
         batch=batch,
         batch_size=batch_size,
         init=init,
@@ -126,6 +132,13 @@ def fit(
         say(f"{out}: is there already and the same fit: opened, not repeated")
     _tell(table.report, quiet)
     _conclude(posterior, strict, as_json)
+
+
+def _number_or_text(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,28 @@ Guide = Annotated[
     ),
 ]
 
+Likelihood = Annotated[
+    Literal["auto", "normal", "student_t"],
+    typer.Option(
+        help="How rows scatter; auto: student_t for whole screens, normal for small ones.", rich_help_panel=MODEL_PANEL
+    ),
+]
+Noise = Annotated[
+    Literal["auto", "global", "screen", "line", "replicate"],
+    typer.Option(
+        help="What has a noise scale of its own; auto: replicate for whole screens, global for small ones.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+Nu = Annotated[
+    str,
+    typer.Option(
+        metavar="NU",
+        help="Degrees of freedom of student_t: learned for all ('global') or by 'screen', or a number.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+
 Genes = Annotated[list[str] | None, typer.Option(*GENES, metavar=LABELS, help="Genes to keep.", rich_help_panel=_PART)]
 Lines = Annotated[
     list[str] | None,

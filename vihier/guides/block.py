@@ -12,6 +12,7 @@ from torch import Tensor
 from vihier.guides.structure import Location, Plates, Scale, Structure, index_of
 from vihier.kernels.cells import GeneData, gene_data
 from vihier.kernels.elimination import Variances
+from vihier.kernels.rows import RowTable, row_table
 from vihier.models.batch import Batch
 
 Theta = dict[str, Tensor]
@@ -23,7 +24,8 @@ class Block:
     """A batch of whole genes with its sufficient statistics.
 
     `slot` [Sb] is each sgRNA's place among its gene's, `member` [B, K] the sgRNA in each place (0 where there is none,
-    `filled` says where there is one).
+    `filled` says where there is one). `rows` are the rows themselves where sums over cells do not say all: where they
+    are not Normal with one noise scale.
     """
 
     batch: Batch
@@ -31,6 +33,7 @@ class Block:
     slot: Tensor
     member: Tensor
     filled: Tensor
+    rows: RowTable | None = None
 
 
 def make_block(structure: Structure, batch: Batch) -> Block:
@@ -60,8 +63,20 @@ def make_block(structure: Structure, batch: Batch) -> Block:
     if batch.lineages_of_lines is not None:
         lineage = torch.nn.functional.one_hot(batch.lineage_of_line, batch.n_lineages).to(dtype)
     shape = (n_genes, n_slots, batch.n_lines)
-    data = gene_data(batch.gene, row_slot, batch.line, batch.lfc - structure.row_offset, shape, lineage)
-    return Block(batch, data, slot, member, filled)
+    lfc = batch.lfc - structure.row_offset
+    data = gene_data(batch.gene, row_slot, batch.line, lfc, shape, lineage)
+    if structure.is_plain:
+        return Block(batch, data, slot, member, filled)
+    cell = (batch.gene * n_slots + row_slot) * batch.n_lines + batch.line
+    noise = _row_elements(structure, structure.noise, batch)
+    freedom = None if structure.freedom is None else _row_elements(structure, structure.freedom.source, batch)
+    return Block(batch, data, slot, member, filled, row_table(cell, lfc, noise, freedom, shape))
+
+
+def _row_elements(structure: Structure, scale: str | None, batch: Batch) -> Tensor | None:
+    """Which element of a scale each row has, [n]; None where all have one."""
+    plates = () if scale is None else plates_of(structure, scale)
+    return batch.rows_in(plates[0]) if plates else None
 
 
 def take_genes(block: Block, genes: Tensor) -> Block:
@@ -84,16 +99,18 @@ def take_genes(block: Block, genes: Tensor) -> Block:
         line=none,
         lfc=None,
         covariates={},
+        replicate=None,
     )
     data = replace(
         block.data,
         count=block.data.count[genes, :padded],
         total=block.data.total[genes, :padded],
-        pairs=block.data.pairs[genes, : padded * (padded + 1) // 2],
+        pairs=None if block.data.pairs is None else block.data.pairs[genes, : padded * (padded + 1) // 2],
         square=block.data.square[genes],
     )
     member = renumbered[block.member[genes, :n_slots]]
-    return Block(batch, data, block.slot[sgrnas], member, block.filled[genes, :n_slots])
+    rows = None if block.rows is None else block.rows.take_genes(genes, padded)
+    return Block(batch, data, block.slot[sgrnas], member, block.filled[genes, :n_slots], rows)
 
 
 def in_single(block: Block) -> Block:
@@ -163,14 +180,21 @@ def table_variance(structure: Structure, plates: Plates, theta: Theta, block: Bl
     return total
 
 
-def variances(structure: Structure, theta: Theta, block: Block) -> Variances:
-    """Return the prior variances of a block's tables for N draws of the scales."""
+def noise_variance(structure: Structure, theta: Theta, block: Block) -> Tensor:
+    """Variance of rows around their mean for N draws, [N]; 1 where each row is weighted by its own precision."""
     n_draws = next(iter(theta.values())).shape[-1]
+    if not structure.is_plain:
+        return block.data.square.new_ones(n_draws)
     noise = block.data.square.new_full((n_draws,), structure.noise_factor)
     if structure.noise is not None:
         noise = noise * theta[structure.noise].exp()
+    return noise.square()
+
+
+def variances(structure: Structure, theta: Theta, block: Block) -> Variances:
+    """Return the prior variances of a block's tables for N draws of the scales."""
     return Variances(
-        noise=noise.square(),
+        noise=noise_variance(structure, theta, block),
         sgrna=table_variance(structure, ("sgrna",), theta, block),
         gene=table_variance(structure, ("gene",), theta, block),
         gene_lineage=table_variance(structure, ("gene", "lineage"), theta, block),
@@ -227,19 +251,21 @@ def scale_log_prior(structure: Structure, scale: Scale, theta: Theta, block: Blo
     In log space, x = log(scale) has the density of the scale times the scale.
     """
     x = theta[scale.name]
-    if scale.family is HalfNormal:  # nearly every scale is, and slices ask for its density often
-        ((_, source, factor),) = scale.arguments
-        standard = x - math.log(factor)
-        if source is not None:
-            standard = standard - align(theta[source], plates_of(structure, source), scale.plates, block)
+    # Nearly every scale is half-Normal, and slices ask for its density often.
+    if scale.family is HalfNormal and not scale.arguments[0].logarithm:
+        (argument,) = scale.arguments
+        standard = x - math.log(argument.factor)
+        if argument.source is not None:
+            source = align(theta[argument.source], plates_of(structure, argument.source), scale.plates, block)
+            standard = standard - source
         return standard - 0.5 * (2 * standard).exp() + 0.5 * math.log(2 / math.pi)
     arguments = {}
-    for key, source, factor in scale.arguments:
-        if source is None:
-            arguments[key] = x.new_full((), factor)
+    for argument in scale.arguments:
+        if argument.source is None:
+            arguments[argument.name] = x.new_full((), argument.factor)
         else:
-            plates = plates_of(structure, source)
-            arguments[key] = factor * align(theta[source].exp(), plates, scale.plates, block)
+            plates = plates_of(structure, argument.source)
+            arguments[argument.name] = argument.value_at(align(theta[argument.source], plates, scale.plates, block))
     prior = scale.family(**arguments, validate_args=False)
     return prior.log_prob(x.exp()) + x
 

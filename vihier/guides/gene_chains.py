@@ -5,17 +5,21 @@ What concerns several blocks enters as sums over them; see `vihier.guides.interw
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from vihier.guides.block import Block, Theta, align, plates_of, scale_log_prior, variances
+from vihier.guides.block import Block, Theta, align, deviation_sd, noise_variance, plates_of, scale_log_prior, variances
 from vihier.guides.deviations import gene_level, normal_like, split_genes
+from vihier.guides.evidence import gene_log_prior
 from vihier.guides.gene_tree import GeneTree, tree_scales
+from vihier.guides.row_chains import RowChains
 from vihier.guides.slice_sampler import slice_sample
 from vihier.guides.structure import Location, Plates, Scale, Structure
+from vihier.kernels.cells import GeneData
 from vihier.kernels.elimination import Eliminated, Variances, dense_column, draw_dense, draw_leaf, eliminate
 
 Density = Callable[[Tensor], Tensor]
@@ -51,7 +55,7 @@ class _Drawn:
 
 def children_of(structure: Structure, scale: Scale) -> list[Scale]:
     """Return the scales in whose prior a scale is."""
-    return [child for child in structure.scales if scale.name in [source for _, source, _ in child.arguments]]
+    return [child for child in structure.scales if scale.name in child.sources]
 
 
 def users_of(structure: Structure, scale: Scale) -> list[Location]:
@@ -133,6 +137,15 @@ def standardised(
     return sum_to(own, scale.plates, counted[0], block), sum_to(own, scale.plates, squares, block)
 
 
+def log_density_of(structure: Structure, theta: Theta, block: Block, location: Location, deviations: Tensor) -> Tensor:
+    """Log prior density of a location's deviations, summed over its elements, [N]; sgRNAs padded."""
+    sd = deviation_sd(structure, location, theta, block)
+    density = -0.5 * (deviations / sd).square() - sd.log() - 0.5 * math.log(2 * math.pi)
+    if location.plates == ("sgrna",):
+        density = density * block.filled.to(density)[..., None]
+    return density.double().reshape(-1, density.shape[-1]).sum(0)
+
+
 def held_density(prior: Density, start: Tensor, number: Tensor, squares: Tensor) -> Density:
     """Log density of a log-scale with the deviations held; `squares` are standardised at `start`."""
     start, number, squares = (value.unsqueeze(-2) for value in (start, number, -0.5 * squares))
@@ -171,19 +184,28 @@ class GeneChains:
         self.structure, self.block, self.generator = structure, block, generator
         self.deviations: Theta = {}
         self._squares: Theta = {}
-        data = block.data
-        self.cell_count, self.cell_total = data.line_count[..., None], data.line_total[..., None]
-        self.slot_count = data.count.sum(2)[..., None]
-        self.slot_total = data.total.sum(2)[..., None]
+        self.rows = None if block.rows is None else RowChains(structure, block.rows, generator)
+        self._take_data(block.data)
         self.own_scales = [scale for scale in structure.scales if scale.plates == ("gene",)]
         self.tree_scales = tree_scales(structure)
         self.tree: GeneTree
         self._drawn: _Drawn
 
+    def _take_data(self, data: GeneData) -> None:
+        self.data = data
+        self.cell_count, self.cell_total = data.line_count, data.line_total
+        self.slot_count, self.slot_total = data.slot_count, data.slot_total
+
+    def weigh_rows(self, theta: Theta) -> Block:
+        """Take the rows at their present precisions, where these are unequal; return the block with such sums."""
+        if self.rows is not None:
+            self._take_data(self.rows.data(theta, self.block.data))
+        return replace(self.block, data=self.data)
+
     def move_tree_scales(self, theta: Theta, column: Tensor | None) -> Theta:
         """Move the genes' own scales of the tree with all of a gene's locations integrated out; return all scales."""
         theta = dict(theta)
-        self.tree = GeneTree.of(self.structure, theta, column, self.block)
+        self.tree = GeneTree.of(self.structure, theta, column, replace(self.block, data=self.data))
         for scale in self.own_scales:
             if scale in self.tree_scales:
                 self.move_in_tree(theta, scale)
@@ -201,7 +223,8 @@ class GeneChains:
 
     def draw_dense(self, theta: Theta, column: Tensor | None) -> Said:
         """Draw d = (a, m, b) given the shared part of each line's mean, with e integrated out."""
-        data = self.block.data
+        self.weigh_rows(theta)
+        data = self.data
         spread = variances(self.structure, theta, self.block)
         eliminated = eliminate(data, spread, column, with_evidence=False)
         dense = draw_dense(eliminated, normal_like(eliminated.scale, self.generator))
@@ -221,7 +244,7 @@ class GeneChains:
             left = left - self.cell_count * column
         if spread.sgrna is not None:
             slots = dense[..., : self.slot_count.shape[1]].transpose(1, 2)
-            left = left - self.block.data.count.transpose(1, 2) @ slots
+            left = left - self.data.to_lines(slots)
         return left
 
     def draw_leaf(self, theta: Theta, column: Tensor | None, shift: Tensor | None) -> None:
@@ -245,7 +268,7 @@ class GeneChains:
             self.slots = dense[..., : self.slot_count.shape[1]].transpose(1, 2)
 
     def _slot_residual(self) -> Tensor:
-        return self.slot_total - self.block.data.count @ self.columns - self.slot_count * self.slots
+        return self.slot_total - self.data.to_slots(self.columns) - self.slot_count * self.slots
 
     def residual_squares(self) -> Tensor:
         """Sum of the rows' squared residuals, shape [N], in float64: sum y^2 - sum f (y + (y - f))."""
@@ -268,9 +291,7 @@ class GeneChains:
 
     def rows_terms(self, theta: Theta, scale: Scale, location: Location) -> tuple[Tensor, Tensor]:
         """B and a of `rows_density` for a scale and one location that it scales."""
-        noise = self.block.data.square.new_full(theta[scale.name].shape[-1:], self.structure.noise_factor)
-        if self.structure.noise is not None:
-            noise = noise * theta[self.structure.noise].exp()
+        noise = noise_variance(self.structure, theta, self.block)
         part = self._part(location)
         if location.plates == ("sgrna",):
             count, summed = self.slot_count, self._slot_residual()
@@ -279,7 +300,17 @@ class GeneChains:
             summed = element_sums(location.plates, self.residual, self.block)
         weight = sum_to(location.plates, scale.plates, part * (count * part), self.block)
         pull = sum_to(location.plates, scale.plates, part * summed, self.block) + weight
-        return pull / noise.square(), weight / noise.square()
+        return pull / noise, weight / noise
+
+    def log_prior(self, theta: Theta) -> Tensor:
+        """Log prior density, [N], of the genes' own scales and locations."""
+        total = gene_log_prior(self.structure, theta, self.block).double()
+        total = total.sum(0) if total.dim() > 1 else total
+        for name, deviations in self.deviations.items():
+            location = self.structure.site(name)
+            assert isinstance(location, Location)
+            total = total + log_density_of(self.structure, theta, self.block, location, deviations)
+        return total
 
     def stretch(self, scale: Scale, location: Location, shift: Tensor) -> None:
         """Grow a location's deviations along with its scale, by exp(shift) over the scale's plates."""
@@ -291,7 +322,7 @@ class GeneChains:
         self.deviations[name] = self.deviations[name] + (change if location.reach == 1 else change / location.reach)
         if location.plates == ("sgrna",):
             self.slots = self.slots + change
-            self.residual -= self.block.data.count.transpose(1, 2) @ change
+            self.residual -= self.data.to_lines(change)
         else:
             columns = align(change, location.plates, ("gene", "line"), self.block)
             self.columns += columns

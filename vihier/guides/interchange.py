@@ -27,7 +27,7 @@ def interchangeable(structure: Structure) -> list[Pairs]:
     for first, second in combinations(structure.scales, 2):
         families = _family(structure, first), _family(structure, second)
         alike = [x.plates for x in families[0]] == [x.plates for x in families[1]]
-        if alike and structure.noise not in (first.name, second.name) and _same_table(structure, first, second):
+        if alike and not {first.name, second.name} & set(structure.of_rows) and _same_table(structure, first, second):
             found.append(tuple(zip(*families, strict=True)))
     return found
 
@@ -43,8 +43,8 @@ def _same_table(structure: Structure, first: Scale, second: Scale) -> bool:
 
 def _family(structure: Structure, scale: Scale) -> list[Scale]:
     """Return a scale and, where it is the only child of a scale of no location, that one."""
-    for _, source, _ in scale.arguments:
-        parent = None if source is None else structure.site(source)
+    for source in scale.sources:
+        parent = structure.site(source)
         if isinstance(parent, Scale) and not users_of(structure, parent) and children_of(structure, parent) == [scale]:
             return [scale, parent]
     return [scale]

@@ -23,13 +23,14 @@ from torch import Tensor
 
 from vihier.guides.block import SHARED, Block, Theta, align, scale_log_prior, table_variance
 from vihier.guides.deviations import draw_shared_deviations, normal_like, shared_columns, split_shared
-from vihier.guides.evidence import collapse, sum_natural
+from vihier.guides.evidence import collapse, global_log_prior, sum_natural
 from vihier.guides.gene_chains import (
     GeneChains,
     Said,
     at_points,
     children_of,
     held_density,
+    log_density_of,
     log_prior,
     number_of,
     rows_density,
@@ -40,6 +41,7 @@ from vihier.guides.gene_chains import (
 )
 from vihier.guides.gene_tree import tree_scales
 from vihier.guides.interchange import interchangeable, swap
+from vihier.guides.row_moves import RowMoves
 from vihier.guides.slice_sampler import slice_sample
 from vihier.guides.structure import Location, Scale, Structure
 from vihier.inference.threads import in_threads
@@ -102,6 +104,7 @@ class Sweeper:
         self.n_genes = sum(len(block.batch.gene_idx) for block in blocks)
         self.n_rows = sum(float(block.data.count.sum()) for block in blocks)
         self.noise_width = NOISE_WIDTH
+        self.rows = None if structure.is_plain else RowMoves(structure, self.parts, self.generator)
         # Where each block's genes are in the tables of scales.
         ends = torch.tensor([len(block.batch.gene_idx) for block in blocks]).cumsum(0)
         of_blocks = [block.batch.gene_idx for block in blocks]
@@ -111,7 +114,7 @@ class Sweeper:
     def _is_collapsed(self, scale: Scale) -> bool:
         """Whether a scale is of shared tables only, so that it can be drawn with those tables integrated out."""
         users = users_of(self.structure, scale)
-        if not users or scale.name == self.structure.noise:
+        if not users or scale.name in self.structure.of_rows:
             return False
         if scale.plates:
             return all(location.plates == ("line",) for location in users)
@@ -143,10 +146,12 @@ class Sweeper:
         for scale in self.global_scales:
             if self.held or scale in self.collapsed or scale in self.tree_scales:
                 continue
-            if scale.name == self.structure.noise:
+            if self.structure.is_plain and scale.name == self.structure.noise:
                 self._move_noise(theta, scale)
-            else:
+            elif scale.name not in self.structure.of_rows:
                 self.move(theta, scale)
+        if self.rows is not None:
+            self._move_rows(theta, self.rows)
         return theta
 
     def _gather(self, theta: Theta, moved: Sequence[Theta]) -> None:
@@ -212,7 +217,7 @@ class Sweeper:
     def _draw_shared_first(self, theta: Theta) -> None:
         """Draw the shared locations from their exact conditional given the scales, all genes integrated out."""
         mine = self._of_parts(theta)
-        said = self._for_parts(lambda i: collapse(self.structure, mine[i], self.parts[i].block).natural)
+        said = self._for_parts(lambda i: collapse(self.structure, mine[i], self.parts[i].weigh_rows(mine[i])).natural)
         natural = sum_natural(said)
         assert natural is not None
         self.shared, _, _ = draw_shared_deviations(self.structure, theta, self.block, natural, self.generator)
@@ -298,6 +303,51 @@ class Sweeper:
         density = held_density(lambda x: self._prior(theta, scale, x), start, self.n_rows + number, squares + own)
         theta[scale.name] = slice_sample(density, start, self.generator, width=self.noise_width)
 
+    def _move_rows(self, theta: Theta, rows: RowMoves) -> None:
+        """Move noise scales given the rows' weights, then nu with the weights integrated out, then the weights."""
+        rows.take_residuals()
+        if self.structure.noise is not None and not self.held:
+            scale = self.structure.scale(self.structure.noise)
+            own = self._own_squares(theta, scale, [scale])
+            theta[scale.name] = rows.moved_noise(theta, scale, own, lambda x: self._prior(theta, scale, x))
+        rows.take_squares(self._of_parts(theta))
+        freedom = self.structure.freedom
+        if freedom is not None and self.structure.noise is not None and not self.held:
+            self._move_noise_level(theta, self.structure.scale(self.structure.noise), rows)
+        if freedom is not None and freedom.source is not None and not self.held:
+            scale = self.structure.scale(freedom.source)
+            theta[scale.name] = rows.moved_freedom(theta[scale.name], scale, lambda x: self._prior_at(theta, scale, x))
+        rows.step_weights(self._of_parts(theta))
+
+    def _move_noise_level(self, theta: Theta, scale: Scale, rows: RowMoves) -> None:
+        """Move all noise scales, and what they are around, by one factor, with the rows' weights integrated out."""
+        structure = self.structure
+        moved = [scale, *(structure.scale(x.source) for x in scale.arguments if x.source is not None and x.logarithm)]
+        asked = {x.name: x for at in moved for x in (at, *children_of(structure, at))}.values()
+        number, squares = self._own_squares(theta, scale, [scale])
+        number, squares = (sum_to(scale.plates, (), x, self.block) for x in (number, squares))
+
+        def prior(shift: Tensor) -> Tensor:
+            at = theta | {x.name: theta[x.name] + shift for x in moved}
+            total = -number * shift - 0.5 * squares * (-2 * shift).exp()
+            for x in asked:
+                total = total + sum_to(x.plates, (), scale_log_prior(structure, x, at, self.block), self.block)
+            return total
+
+        shift = rows.moved_level(theta[scale.name].new_zeros(theta[scale.name].shape[-1]), prior)
+        for x in moved:
+            theta[x.name] = theta[x.name] + shift
+
+    def log_joint(self, theta: Theta) -> Tensor:
+        """Log density, [N], of the rows and of all scales and locations as the last sweep left them."""
+        assert self.rows is not None
+        structure, mine = self.structure, self._of_parts(theta)
+        total = global_log_prior(structure, theta, self.block).double() + self.rows.log_density(mine)
+        for location in structure.locations:
+            if location.plates in SHARED:
+                total = total + log_density_of(structure, theta, self.block, location, self.shared[location.name])
+        return reduce(add, self._for_parts(lambda i: self.parts[i].log_prior(mine[i])), total)
+
     def _own_squares(self, theta: Theta, scale: Scale, moved: Sequence[Scale]) -> tuple[Tensor, Tensor]:
         """Count and sum the squares of the standardised deviations whose scales are `moved`, by element of `scale`."""
         number, squares = torch.zeros_like(theta[scale.name]), torch.zeros_like(theta[scale.name])
@@ -321,6 +371,10 @@ class Sweeper:
     def _prior(self, theta: Theta, scale: Scale, x: Tensor) -> Tensor:
         return log_prior(self.structure, theta, scale, x, self.block)
 
+    def _prior_at(self, theta: Theta, scale: Scale, x: Tensor) -> Tensor:
+        """Log prior, as above, of one point for each element."""
+        return self._prior(theta, scale, x.unsqueeze(-2)).squeeze(-2)
+
     def move(self, theta: Theta, scale: Scale) -> None:
         """Move a scale that is shared, and not of shared locations alone; `theta` gets the new value."""
         users, family = users_of(self.structure, scale), children_of(self.structure, scale)
@@ -335,7 +389,7 @@ class Sweeper:
 
     def _is_leaf(self, scale: Scale) -> bool:
         """Whether a scale's prior is the same when it and its parent grow by one factor, and nothing else asks."""
-        free = scale.name != self.structure.noise and not children_of(self.structure, scale)
+        free = scale.name not in self.structure.of_rows and not children_of(self.structure, scale)
         return free and scale.family.__name__ in SCALE_FAMILIES
 
     def _move_held(self, theta: Theta, scale: Scale, moved: Sequence[Scale], prior: Prior) -> None:

@@ -10,9 +10,10 @@ import torch
 
 from vihier.models.batch import Batch
 
-PLATES = ("sgrna", "gene", "line", "lineage")
+PLATES = ("sgrna", "gene", "line", "lineage", "replicate", "screen")
 TABLES = ((), ("lineage",), ("line",), ("gene",), ("sgrna",), ("gene", "lineage"), ("gene", "line"))
-SCALE_TABLES = ((), ("gene",), ("line",), ("lineage",))
+SCALE_TABLES = ((), ("gene",), ("line",), ("lineage",), ("replicate",), ("screen",))
+ROW_TABLES = ((), ("line",), ("lineage",), ("replicate",), ("screen",))
 Plates = tuple[str, ...]
 
 
@@ -51,17 +52,43 @@ class Location:
 
 
 @dataclass(frozen=True)
-class Scale:
-    """A positive site: its prior's family, and each argument of it as `factor x (another scale or 1)`.
+class Argument:
+    """An argument of a prior or likelihood: `factor x source`, or `factor + log(source)` where `logarithm`.
 
-    `name`, `plates` and `dims` are as in `Location`; `arguments` holds (argument, scale or None, factor).
+    `source` is a scale; None where the argument is the constant `factor`.
+    """
+
+    name: str
+    source: str | None
+    factor: float
+    logarithm: bool = False
+
+    def value(self, source: torch.Tensor) -> torch.Tensor:
+        """Return the argument from the scale that it refers to."""
+        return self.factor + source.log() if self.logarithm else self.factor * source
+
+    def value_at(self, log_source: torch.Tensor) -> torch.Tensor:
+        """Return the argument from the logarithm of the scale that it refers to."""
+        return self.factor + log_source if self.logarithm else self.factor * log_source.exp()
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A positive site: its prior's family, and each argument of it from another scale or a constant.
+
+    `name`, `plates` and `dims` are as in `Location`.
     """
 
     name: str
     plates: Plates
     dims: tuple[int, ...]
     family: type[Any]
-    arguments: tuple[tuple[str, str | None, float], ...] = ()
+    arguments: tuple[Argument, ...] = ()
+
+    @property
+    def sources(self) -> list[str]:
+        """Scales in its prior."""
+        return [argument.source for argument in self.arguments if argument.source is not None]
 
 
 @dataclass(frozen=True)
@@ -78,6 +105,8 @@ class Structure:
     noise_factor : float
     row_offset : float
         A row's mean where every deviation is zero.
+    freedom : Argument or None
+        The degrees of freedom of Student-t rows; None where rows are Normal.
     """
 
     locations: tuple[Location, ...]
@@ -86,10 +115,26 @@ class Structure:
     noise: str | None
     noise_factor: float
     row_offset: float
+    freedom: Argument | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether rows are Normal with one noise scale, so that sums over the rows of a cell are all they say."""
+        return self.freedom is None and (self.noise is None or not self.site(self.noise).plates)
+
+    @property
+    def of_rows(self) -> tuple[str, ...]:
+        """Scales that the rows refer to themselves: their noise scale, their degrees of freedom."""
+        freedom = None if self.freedom is None else self.freedom.source
+        return tuple(name for name in (self.noise, freedom) if name is not None)
 
     def table(self, plates: Plates) -> list[Location]:
         """Return the locations that are indexed by exactly these plates."""
         return [location for location in self.locations if location.plates == plates]
+
+    def scale(self, name: str) -> Scale:
+        """Return the scale of a name."""
+        return next(scale for scale in self.scales if scale.name == name)
 
     def site(self, name: str) -> Location | Scale:
         """Return the location or scale of a name."""
@@ -112,13 +157,9 @@ def index_of(parent: Plates, child: Plates, batch: Batch) -> tuple[torch.Tensor,
         One index tensor for each plate of `parent`; None where no map leads from the child's plates to the parent's.
     """
     if child == ("row",):
-        of_row = {"sgrna": batch.sgrna, "gene": batch.gene, "line": batch.line}
-        if "lineage" in parent:
-            of_row["lineage"] = batch.lineage_of_line[batch.line]
-        return tuple(of_row[plate] for plate in parent)
+        return tuple(batch.rows_in(plate) for plate in parent)
     sizes = {"sgrna": len(batch.sgrna_idx), "gene": len(batch.gene_idx), "line": len(batch.line_idx)}
-    if "lineage" in (*parent, *child):
-        sizes["lineage"] = batch.n_lineages
+    sizes |= {plate: batch.size_of(plate) for plate in (*parent, *child) if plate not in sizes}
     positions: dict[str, torch.Tensor] = {}
     for axis, plate in enumerate(child):
         shape = [1] * len(child)
@@ -166,8 +207,8 @@ def log_probs(structure: Structure, values: dict[str, torch.Tensor], batch: Batc
     found = {}
     for scale in structure.scales:
         arguments = {
-            key: factor * _gather(source, scale.plates, values, structure, batch)
-            for key, source, factor in scale.arguments
+            argument.name: argument.value(_gather(argument.source, scale.plates, values, structure, batch))
+            for argument in scale.arguments
         }
         found[scale.name] = scale.family(**arguments).log_prob(values[scale.name]).sum()
     for location in structure.locations:
@@ -195,6 +236,9 @@ def row_log_prob(structure: Structure, values: dict[str, torch.Tensor], batch: B
         assert index is not None
         mean = mean + location.reach * deviation[index]
     sd = structure.noise_factor * _gather(structure.noise, ("row",), values, structure, batch)
+    if structure.freedom is not None:
+        freedom = structure.freedom.value(_gather(structure.freedom.source, ("row",), values, structure, batch))
+        return dist.StudentT(freedom, mean, sd).log_prob(batch.lfc)
     return dist.Normal(mean, sd).log_prob(batch.lfc)
 
 

@@ -45,6 +45,7 @@ def few_genes(batch: Batch) -> Batch:
         lfc=None if batch.lfc is None else batch.lfc[rows],
         gene_of_sgrna=batch.gene_of_sgrna[sgrnas],
         covariates={name: values[rows] for name, values in batch.covariates.items()},
+        replicate=None if batch.replicate is None else batch.replicate[rows],
     )
 
 
@@ -147,9 +148,9 @@ class Prober:
 
     def size(self, plate: str) -> int:
         """Return the number of elements of a plate in the batch."""
-        if plate == "lineage":
-            return self.batch.n_lineages
-        return len(self.batch.gene) if plate == "row" else len(getattr(self.batch, f"{plate}_idx"))
+        if plate in ("gene", "sgrna", "line"):
+            return len(getattr(self.batch, f"{plate}_idx"))
+        return len(self.batch.gene) if plate == "row" else self.batch.size_of(plate)
 
     def _trace(self, data: dict[str, torch.Tensor]) -> Any:
         # Another seed each time, so that a program with random numbers of its own does not look constant.

@@ -13,6 +13,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from vihier.guides.block import Theta
+from vihier.guides.mixed_model import SCALE_TABLES
 from vihier.guides.structure import Scale, Structure, refusal
 
 FULL_RANK_UP_TO = 200
@@ -26,14 +27,14 @@ class ScaleGuide(PyroModule):
     ----------
     structure : Structure
     sizes : dict
-        Number of elements of the plates `gene`, `line` and `lineage`.
+        Number of elements of each plate that a scale has.
     start : dict
         Log-scale of each site to start from, over its plates.
 
     Raises
     ------
     VihierError
-        If a scale is indexed by a plate other than gene, line or lineage, or by two.
+        If a scale is indexed by two plates, or by one that it cannot be.
     """
 
     origin: Tensor
@@ -44,7 +45,7 @@ class ScaleGuide(PyroModule):
     def __init__(self, structure: Structure, sizes: dict[str, int], start: Theta) -> None:
         super().__init__()
         for scale in structure.scales:
-            if scale.plates not in ((), ("gene",), ("line",), ("lineage",)):
+            if scale.plates not in SCALE_TABLES:
                 raise refusal(scale.name, f"a scale indexed by {' x '.join(scale.plates)}")
         self.global_sites = [scale for scale in structure.scales if scale.plates != ("gene",)]
         self.gene_sites = [scale for scale in structure.scales if scale.plates == ("gene",)]

@@ -11,7 +11,7 @@ SHRINKAGES = 12
 
 
 def slice_sample(
-    density: Callable[[Tensor], Tensor], start: Tensor, generator: torch.Generator, width: float = 5.0
+    density: Callable[[Tensor], Tensor], start: Tensor, generator: torch.Generator, width: float | Tensor = 5.0
 ) -> Tensor:
     """Move every element of `start` by one step of a slice sampler for its own log density.
 
@@ -27,7 +27,7 @@ def slice_sample(
     start : Tensor
         Any shape [..., N].
     generator : torch.Generator
-    width : float
+    width : float or Tensor
         Of the interval: the density's own, or more. No step is longer.
 
     Examples
@@ -56,3 +56,29 @@ def slice_sample(
     order = torch.arange(SHRINKAGES, -1, -1, dtype=torch.uint8, device=start.device)[:, None]
     first = SHRINKAGES - (accept * order).amax(-2, keepdim=True).long()
     return proposals.gather(-2, first).squeeze(-2)
+
+
+def slice_sample_in_turn(
+    density: Callable[[Tensor], Tensor], start: Tensor, generator: torch.Generator, width: float | Tensor = 5.0
+) -> Tensor:
+    """Move as `slice_sample` does, asking for the density point after point until every element has one in its slice.
+
+    For densities that cost a pass over the rows; `density` maps a tensor of the shape of `start` to another.
+    """
+
+    def uniform() -> Tensor:
+        return torch.rand(start.shape, generator=generator, dtype=start.dtype, device=start.device)
+
+    level = density(start) + uniform().log()
+    left = -width * uniform()
+    right = left + width
+    value, todo = start, torch.ones_like(start, dtype=torch.bool)
+    for _ in range(SHRINKAGES):
+        step = torch.lerp(left, right, uniform())
+        accept = todo & (density(start + step) > level)
+        value = torch.where(accept, start + step, value)
+        todo = todo & ~accept
+        if not bool(todo.any()):
+            break
+        left, right = torch.where(step < 0, step, left), torch.where(step < 0, right, step)
+    return value

@@ -18,8 +18,10 @@ from torch.distributions import constraints
 
 from vihier.errors import VihierError
 from vihier.guides.mixed_model import (
+    ROW_TABLES,
     SCALE_TABLES,
     TABLES,
+    Argument,
     Location,
     Plates,
     Scale,
@@ -35,6 +37,7 @@ from vihier.inference.device import run_on
 from vihier.models.batch import Batch
 
 __all__ = [
+    "Argument",
     "Location",
     "Plates",
     "Scale",
@@ -47,9 +50,6 @@ __all__ = [
     "row_log_prob",
     "to_program",
 ]
-
-Link = tuple[str | None, float]
-"""A scale site, or None, and what it is multiplied by."""
 
 
 def read_structure(model: Callable[[Batch], Any], batch: Batch) -> Structure:
@@ -79,9 +79,15 @@ def read_structure(model: Callable[[Batch], Any], batch: Batch) -> Structure:
             for child, coefficient in _children(prober, points, site):
                 parents[child].append((site, coefficient))
         links = _scale_links(prober, points)
-        noise, noise_factor = links[observed]["scale"]
-        if noise is not None and prober.plates[noise]:
-            raise refusal(noise, f"the rows' scale is indexed by {' x '.join(prober.plates[noise])}")
+        for name in (*locations, observed):
+            if any(link.logarithm for link in links[name].values()):
+                raise refusal(name, "the logarithm of a scale is in its own scale")
+        freedom = links[observed].get("df")
+        for link in links[observed].values():
+            if link.source is not None and prober.plates[link.source] not in ROW_TABLES:
+                raise refusal(
+                    link.source, f"the rows' {link.name} is indexed by {' x '.join(prober.plates[link.source])}"
+                )
         first = points.at[0]
         constants = prober.run(first | {name: torch.zeros_like(first[name]) for name in locations})
         offsets = {name: _constant(name, "mean", constants[name]["loc"]) for name in parents}
@@ -94,7 +100,8 @@ def read_structure(model: Callable[[Batch], Any], batch: Batch) -> Structure:
                     prober.dims[name],
                     tuple(parents[name]),
                     offsets[name],
-                    *links[name]["scale"],
+                    links[name]["scale"].source,
+                    links[name]["scale"].factor,
                     reach[name],
                 )
                 for name in locations
@@ -105,14 +112,15 @@ def read_structure(model: Callable[[Batch], Any], batch: Batch) -> Structure:
                     prober.plates[name],
                     prober.dims[name],
                     type(base_distribution(prober.sites[name]["fn"])),
-                    tuple((key, *link) for key, link in links[name].items()),
+                    tuple(links[name].values()),
                 )
                 for name in scales
             ),
             observed=observed,
-            noise=noise,
-            noise_factor=noise_factor,
+            noise=links[observed]["scale"].source,
+            noise_factor=links[observed]["scale"].factor,
             row_offset=offsets[observed] + sum(reach[name] * offsets[name] for name in locations),
+            freedom=freedom,
         )
         _check(structure, prober)
         return structure
@@ -172,8 +180,8 @@ def _classify(prober: Prober) -> tuple[list[str], list[str]]:
         fn, plates = base_distribution(node["fn"]), prober.plates[name]
         family = type(fn).__name__
         if name == prober.observed:
-            if not isinstance(fn, dist.Normal):
-                raise refusal(name, f"its likelihood is {family}, not Normal")
+            if not isinstance(fn, dist.Normal | dist.StudentT):
+                raise refusal(name, f"its likelihood is {family}, neither Normal nor StudentT")
             if plates != ("row",):
                 raise refusal(name, "it must be in the plate 'row' alone")
         elif isinstance(fn, dist.Normal):
@@ -242,9 +250,9 @@ def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
     return torch.allclose(one, other, rtol=1e-8, atol=1e-9)
 
 
-def _scale_links(prober: Prober, points: _Points) -> dict[str, dict[str, Link]]:
-    """Site -> argument -> the scale that the argument is a constant times; arguments in which locations may be, not."""
-    found: dict[str, dict[str, Link]] = {}
+def _scale_links(prober: Prober, points: _Points) -> dict[str, dict[str, Argument]]:
+    """Site -> argument -> what it is of a scale; arguments in which locations may be, not."""
+    found: dict[str, dict[str, Argument]] = {}
     for name, arguments in points.answers[0].items():
         found[name] = {}
         for key, value in arguments.items():
@@ -260,19 +268,19 @@ def _scale_links(prober: Prober, points: _Points) -> dict[str, dict[str, Link]]:
 
 def _link(
     prober: Prober, points: _Points, name: str, key: str, value: torch.Tensor, moved: dict[str, list[torch.Tensor]]
-) -> Link:
+) -> Argument:
     if not moved:
-        return None, _constant(name, key, value)
+        return Argument(key, None, _constant(name, key, value))
     scale = next(iter(moved))
     index = index_of(prober.plates[scale], prober.plates[name], prober.batch)
     steps = [step for step, _ in points.scales[scale]]
-    if (
-        len(moved) > 1
-        or index is None
-        or not all(_close((after / value).log(), step[index]) for after, step in zip(moved[scale], steps, strict=True))
-    ):
-        raise refusal(name, f"its {key} is not one scale times a constant")
-    return scale, _constant(name, key, value / points.at[0][scale][index])
+    if len(moved) == 1 and index is not None:
+        at, after = points.at[0][scale][index], list(zip(moved[scale], steps, strict=True))
+        if all(_close((x / value).log(), step[index]) for x, step in after):
+            return Argument(key, scale, _constant(name, key, value / at))
+        if all(_close(x - value, step[index]) for x, step in after):
+            return Argument(key, scale, _constant(name, key, value - at.log()), logarithm=True)
+    raise refusal(name, f"its {key} is not one scale times a constant, nor its logarithm")
 
 
 def _constant(name: str, key: str, value: torch.Tensor) -> float:

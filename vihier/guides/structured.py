@@ -17,6 +17,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor
 
+from vihier.errors import VihierError
 from vihier.guides.block import SHARED, Block, Theta, deviation_sd, make_block, shared_design, table_variance, variances
 from vihier.guides.deviations import shared_columns, split_genes, split_shared
 from vihier.guides.evidence import collapse, shared_posterior, sum_natural
@@ -70,6 +71,11 @@ class StructuredGuide(PyroModule):
         first = blocks[0]
         with _default_dtype(torch.float64):
             self.structure: Structure = read_structure(model, first)
+        if not self.structure.is_plain:
+            raise VihierError(
+                f"site {self.structure.observed!r}: its rows are not Normal with one noise scale, which no closed form "
+                "has; vihier.fit draws a weight for each row"
+            )
         sizes = {"gene": first.n_genes, "line": first.n_lines, "lineage": first.lineages}
         like = first.lfc
         assert like is not None

@@ -21,6 +21,7 @@ from vihier.guides.interweave import Sweeper
 from vihier.guides.scales import ScaleGuide
 from vihier.guides.structure import Structure, check_structure, read_structure
 from vihier.guides.structured_draws import StructuredFit
+from vihier.guides.swept_fit import SweptFit, fit_swept
 from vihier.guides.trust import guide_trust, sweep_drift
 from vihier.inference.batches import GeneBlocks, full_batch, genes_in_block
 from vihier.inference.device import generator, run_on
@@ -86,7 +87,7 @@ def fit_structured(
     max_steps: int | None,
     init: Theta | None,
     progress: Progress,
-) -> StructuredFit:
+) -> StructuredFit | SweptFit:
     """Fit `guide="structured"` and draw its scales and shared locations.
 
     Parameters
@@ -114,6 +115,18 @@ def fit_structured(
     if not program.known:  # it may treat other genes than the two that were looked at in another way
         for batch in GeneBlocks(screen, genes_in_block(screen), "cpu", torch.float64):
             check_structure(structure, program.model, batch)
+    if not structure.is_plain:
+        return fit_swept(
+            structure,
+            screen,
+            draws=draws,
+            seed=seed,
+            device=device,
+            dtype=dtype,
+            max_sweeps=max_steps,
+            init=init,
+            progress=progress,
+        )
     cells = screen.n_genes * screen.n_lines
     n_sweeps = settings.burn_in + THIN * settings.kept
     swept = cells <= SWEPT_UP_TO and cells * draws * n_sweeps // settings.kept <= SWEEP_BUDGET

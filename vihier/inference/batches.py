@@ -205,6 +205,8 @@ class _Slicer:
         self._sgrna_starts = np.concatenate([[0], np.cumsum(counts)])
         self._position = np.zeros(screen.n_sgrnas, dtype=np.int64)
         self._lines = self._codes(np.arange(screen.n_lines))
+        self._sizes = {"replicate": len(index.replicates)}
+        self._sizes |= {name: len(labels) for name, labels in index.categories.items()}
         self._lineages = None if index.lineage_of_line is None else self._codes(index.lineage_of_line)
 
     def cut(self, rows: Rows, first_gene: int, last_gene: int, local_scale: float, row_scale: float) -> Batch:
@@ -229,6 +231,8 @@ class _Slicer:
             lineages=screen.n_lineages,
             lineages_of_lines=self._lineages,
             covariates={name: self._covariate(name, values) for name, values in rows.covariates.items()},
+            replicate=self._codes(rows.replicate),
+            sizes=self._sizes,
             local_scale=local_scale,
             row_scale=row_scale,
         )

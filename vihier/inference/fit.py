@@ -22,6 +22,7 @@ from vihier.inference.device import resolve_device, resolve_dtype, run_on, seed_
 from vihier.inference.draws import DrawPlan, genes_at_once, write_draws, write_groups
 from vihier.inference.earlier_fit import EarlierFit
 from vihier.inference.fitted import Fitted
+from vihier.inference.likelihoods import chosen_likelihood
 from vihier.inference.mean_field_fit import fit_mean_field
 from vihier.inference.open_screen import open_screen
 from vihier.inference.progress import Progress, open_progress
@@ -55,6 +56,9 @@ def fit(
     dtype: str | torch.dtype | None = None,
     out: str | os.PathLike[str] | None = None,
     priors: Mapping[str, Any] | None = None,
+    likelihood: str = "auto",
+    noise: str = "auto",
+    nu: str | float = "global",
     batch: str = "genes",
     batch_size: int | None = None,
     init: str | os.PathLike[str] | Posterior | None = None,
@@ -89,6 +93,13 @@ def fit(
         opened and not repeated. None: a temporary file that lives as long as what is returned.
     priors
         Site -> prior in the place of the model's own: `{"mu_gamma": "Normal(0, 2)"}`, or a Pyro distribution.
+    likelihood
+        How the rows of one of vihier's models scatter: `normal`, `student_t`, or `auto`: `student_t` with noise by
+        replicate for whole screens, of 200 genes or more, `normal` with one noise scale for small ones.
+    noise
+        What has a noise scale of its own: `global`, `screen`, `line`, `replicate`, or `auto`.
+    nu
+        Degrees of freedom of `student_t`: learned, one for all (`global`) or one a `screen`; or a number.
     batch
         What a minibatch holds: all rows of some `genes`, or `rows` at random (not with `structured`).
     batch_size
@@ -137,6 +148,9 @@ def fit(
         dtype=dtype,
         out=None if out is None else Path(out),
         priors=priors,
+        likelihood=likelihood,
+        noise=noise,
+        nu=nu,
         batch=batch,
         batch_size=batch_size,
         init=init,
@@ -187,8 +201,10 @@ class _Run:
 
     @classmethod
     def of(cls, asked: FitRequest, screen: Screen | ScreenStore) -> _Run:
-        program, device = load_program(asked.model, asked.priors), resolve_device(asked.device)
-        wide = asked.guide == "structured" and not is_streamed(screen, asked)
+        streamed = is_streamed(screen, asked)
+        program = load_program(asked.model, asked.priors, chosen_likelihood(asked, screen, streamed))
+        device = resolve_device(asked.device)
+        wide = asked.guide == "structured" and not streamed
         chosen = resolve_dtype(asked.dtype, torch.float64 if wide else torch.float32)
         with run_on(device, chosen, validate=True):
             # A few genes, and not all of them: mistakes in plates do not show on a whole screen.
@@ -209,6 +225,8 @@ class _Run:
         settings: dict[str, Any] = {"model": self.program.name}
         if not isinstance(asked.model, str):
             settings["model_code"] = fingerprint(self.program.model)
+        else:
+            settings |= self.program.likelihood.settings
         settings["guide"] = asked.guide_name
         if callable(asked.guide):
             settings["guide_code"] = fingerprint(asked.guide)

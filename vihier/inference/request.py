@@ -15,6 +15,7 @@ import torch
 from vihier.atomic import check_writable
 from vihier.errors import VihierError
 from vihier.inference.device import resolve_device, resolve_dtype
+from vihier.inference.likelihoods import check_likelihood
 from vihier.models.batch import Batch
 from vihier.models.program import Program, load_program
 from vihier.posterior.reader import Posterior, open_posterior
@@ -46,6 +47,9 @@ class FitRequest:
     dtype: str | torch.dtype | None = None
     out: Path | None = None
     priors: Mapping[str, Any] | None = None
+    likelihood: str = "auto"
+    noise: str = "auto"
+    nu: str | float = "global"
     batch: str = "genes"
     batch_size: int | None = None
     init: str | os.PathLike[str] | Posterior | None = None
@@ -80,6 +84,7 @@ class FitRequest:
         if isinstance(room, bool) or not isinstance(room, Real) or not 0 <= float(room) < math.inf:
             raise VihierError(f"draws_disk_gb {room!r}: give a number of GB, 0 or more")
         load_program(self.model, self.priors)
+        check_likelihood(self)
         resolve_device(self.device)
         resolve_dtype(self.dtype)
         if self.out is not None:

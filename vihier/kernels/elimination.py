@@ -106,7 +106,7 @@ class LeafIntegrated:
 def integrate_leaf(data: GeneData, variances: Variances, shared: Tensor | None = None) -> LeafIntegrated:
     """Integrate e out; arguments as those of `eliminate`."""
     tau = 1.0 / variances.noise
-    count, total = data.line_count[..., None], data.line_total[..., None]
+    count, total = data.line_count, data.line_total
     if shared is not None:
         total = total - count * shared
     if variances.gene_line is None:
@@ -133,7 +133,7 @@ def eliminate(
         False where only d and e are to be drawn: `log_evidence` is then empty.
     """
     tau = 1.0 / variances.noise
-    count, total = data.line_count[..., None], data.line_total[..., None]
+    count, total = data.line_count, data.line_total
     shared = None if shared is None else shared.to(total)
     leaf = integrate_leaf(data, variances, shared)
     shrink, weight, residual = leaf.shrink, leaf.weight, leaf.residual
@@ -147,10 +147,13 @@ def eliminate(
         solution = torch.linalg.solve_triangular(chol, (scale * rhs)[..., None], upper=False)[..., 0]
     log_evidence = weight.new_zeros(0)
     if with_evidence:
-        square = data.square[:, None].expand(-1, len(tau))
+        square = data.gene_square.expand(-1, len(tau))
         if shared is not None:
             square = square - 2 * (total * shared).sum(1) + (count * shared.square()).sum(1)
-        log_evidence = data.line_count.sum(1)[:, None] * (tau.log() - math.log(2 * math.pi)) - tau * square
+        log_weight = data.log_weight
+        if log_weight is None:
+            log_weight = 0.5 * count.sum(1) * (tau.log() - math.log(2 * math.pi))
+        log_evidence = 2 * log_weight - tau * square
         if variances.gene_line is not None:
             explained = (tau * variances.gene_line * residual * leaf.total).sum(1)
             log_evidence = log_evidence + shrink.log().sum(1) + explained
@@ -179,7 +182,7 @@ def _dense(
         by_lineage = (data.lineage.T @ weight).transpose(1, 2)
         row = [torch.diag_embed(by_lineage)]
         if variances.sgrna is not None:
-            row.insert(0, torch.einsum("bkc,bcn,cl->bnlk", data.count, scaled, data.lineage))
+            row.insert(0, (data.cross(scaled) @ data.lineage).permute(1, 0, 3, 2))
         rows.append(row)
         rhs.append(data.lineage.T @ residual)
     if variances.gene is not None:
@@ -188,7 +191,7 @@ def _dense(
         if variances.gene_lineage is not None:
             row.insert(0, by_lineage[:, :, None])
         if variances.sgrna is not None:
-            row.insert(0, (data.count @ scaled).transpose(1, 2)[:, :, None])
+            row.insert(0, data.to_slots(scaled).transpose(1, 2)[:, :, None])
         rows.append(row)
         rhs.append(residual.sum(1, keepdim=True))
     if not sds:
@@ -206,26 +209,15 @@ def _sgrna_block(
     data: GeneData, variances: Variances, scaled: Tensor, residual: Tensor, shared: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Precision [B, N, K, K] and right-hand side [B, K, N] of the sgRNA table."""
-    n_genes, n_slots, _ = data.count.shape
     tau = 1.0 / variances.noise
-    slot_rhs = (tau * data.total.sum(2)[..., None]).expand(-1, -1, len(tau))
+    slot_rhs = (tau * data.slot_total).expand(-1, -1, len(tau))
     if shared is not None:
-        slot_rhs = slot_rhs - tau * (data.count @ shared)
-    precision = torch.diag_embed((tau * data.count.sum(2)[..., None]).transpose(1, 2))
+        slot_rhs = slot_rhs - tau * data.to_slots(shared)
+    precision = torch.diag_embed((tau * data.slot_count).transpose(1, 2))
     if variances.gene_line is not None:
         relative = tau * variances.gene_line
-        slot_rhs = slot_rhs - data.count @ (relative * residual)
-        pooled = relative * scaled
-        if 2 * len(tau) <= n_slots:
-            # Few draws: one small matrix product for each gene and draw reads less than the table of pairs.
-            each = data.count[:, None] * pooled.permute(0, 2, 1)[:, :, None]
-            precision = precision - each @ data.count.mT[:, None]
-        else:
-            i = torch.arange(n_slots, device=tau.device)
-            high, low = torch.maximum(i[:, None], i), torch.minimum(i[:, None], i)
-            lower = high * (high + 1) // 2 + low
-            products = (data.pairs @ pooled)[:, lower.reshape(-1)].transpose(1, 2)
-            precision = precision - products.reshape(n_genes, len(tau), n_slots, n_slots)
+        slot_rhs = slot_rhs - data.to_slots(relative * residual)
+        precision = precision - data.products(relative * scaled)
     return precision, slot_rhs
 
 
@@ -284,11 +276,8 @@ def _cross(data: GeneData, variances: Variances, block: Eliminated, resolution: 
     parts = []
     tau = 1.0 / variances.noise
     if variances.sgrna is not None:
-        shrunk = (tau * block.leaf_shrink).permute(2, 0, 1)
-        if resolution is None:
-            parts.append(data.count * shrunk[:, :, None])
-        else:
-            parts.append(torch.einsum("bkc,nbc,cr->nbkr", data.count, shrunk, resolution))
+        by_cell = data.cross(tau * block.leaf_shrink)
+        parts.append(by_cell if resolution is None else by_cell @ resolution)
     weight = block.weight.permute(2, 0, 1)
     if variances.gene_lineage is not None:
         if resolution is None:
@@ -389,9 +378,9 @@ def draw_genes(
 def fitted_total(data: GeneData, variances: Variances, dense: Tensor) -> Tensor:
     """Sum over a gene's rows in each line of what d predicts, shape [B, C, N]."""
     column = dense_column(data, variances, dense)
-    fitted = dense.new_zeros(()) if column is None else data.line_count[..., None] * column
+    fitted = dense.new_zeros(()) if column is None else data.line_count * column
     if variances.sgrna is not None:
-        fitted = fitted + data.count.transpose(1, 2) @ dense[..., : data.count.shape[1]].transpose(1, 2)
+        fitted = fitted + data.to_lines(dense[..., : data.count.shape[1]].transpose(1, 2))
     return fitted
 
 

@@ -13,11 +13,13 @@ import pyro.distributions as dist
 import torch
 
 from vihier.models.batch import Batch
+from vihier.models.likelihood import NORMAL, Likelihood
 
 
-def model(batch: Batch) -> None:
+def model(batch: Batch, likelihood: Likelihood = NORMAL) -> None:
     """Pyro program: `lfc ~ N(alpha[s] + beta[c] + gamma[g, c], sigma)`."""
-    sigma = pyro.sample("sigma", dist.HalfNormal(3.0))
+    lines, of_line = pyro.plate("line", batch.n_lines, dim=-1), batch.lineage_of_line
+    scales = likelihood.sample_scales(batch, lines)
 
     mu_mu_alpha = pyro.sample("mu_mu_alpha", dist.Normal(0.0, 3.0))
     sigma_mu_alpha = pyro.sample("sigma_mu_alpha", dist.HalfNormal(3.0))
@@ -28,8 +30,7 @@ def model(batch: Batch) -> None:
     mu_gamma = pyro.sample("mu_gamma", dist.Normal(0.0, 5.0))
     sigma_sigma_gamma = pyro.sample("sigma_sigma_gamma", dist.HalfNormal(1.0))
 
-    lines, lineages, of_line = pyro.plate("line", batch.n_lines, dim=-1), batch.n_lineages, batch.lineage_of_line
-    with pyro.plate("lineage", lineages, dim=-1):
+    with pyro.plate("lineage", batch.n_lineages, dim=-1):
         mu_beta = pyro.sample("mu_beta", dist.Normal(mu_mu_beta, sigma_mu_beta))
         sigma_beta = pyro.sample("sigma_beta", dist.HalfNormal(sigma_sigma_beta))
     with lines:
@@ -48,7 +49,7 @@ def model(batch: Batch) -> None:
             pyro.deterministic("effect", batch.mean_over_sgrnas(alpha) + beta + gamma)
         with pyro.plate("row", len(batch.gene), dim=-1):
             mean = alpha[batch.sgrna] + beta[batch.line] + gamma[batch.gene, batch.line]
-            pyro.sample("lfc", dist.Normal(mean, sigma), obs=batch.lfc)
+            likelihood.observe(batch, mean, scales)
 
 
 def derived(draw: Mapping[str, torch.Tensor], batch: Batch) -> dict[str, torch.Tensor]:

@@ -46,6 +46,11 @@ class Batch:
         Position in `gene_idx` of each sgRNA of the batch, shape [Sb].
     covariates : mapping
         Name -> values of the rows, shape [N].
+    replicate : Tensor or None
+        Replicate of each row, int64, shape [N]; None where a batch was made without.
+    sizes : mapping
+        Number of elements of what is neither gene, sgRNA, line nor lineage: `replicate`, and each categorical
+        covariate, such as `screen`, whose codes are among `covariates`.
     local_scale, row_scale : float
         1 / Pr(a local site is in the batch), and 1 / Pr(a row is in it).
     """
@@ -65,6 +70,8 @@ class Batch:
     lineages: int = 0
     lineages_of_lines: torch.Tensor | None = None
     covariates: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    replicate: torch.Tensor | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
     local_scale: float = 1.0
     row_scale: float = 1.0
 
@@ -90,6 +97,36 @@ class Batch:
         assert self.n_lineages and self.lineages_of_lines is not None
         return self.lineages_of_lines
 
+    def size_of(self, plate: str) -> int:
+        """Return the number of elements of a plate that genes share: `line`, `lineage`, `replicate`, `screen`.
+
+        Raises
+        ------
+        VihierError
+            If the screen has no such column.
+        """
+        if plate in ("line", "lineage"):
+            return self.n_lines if plate == "line" else self.n_lineages
+        if plate not in self.sizes:
+            raise VihierError(f"column {plate!r}: the model needs it and the screen has none; add the column")
+        return self.sizes[plate]
+
+    def rows_in(self, plate: str) -> torch.Tensor:
+        """Return which element of a plate each row is in, int64, shape [N].
+
+        Raises
+        ------
+        VihierError
+            If rows do not say.
+        """
+        if plate == "lineage":
+            return self.lineage_of_line[self.line]
+        of_row = {"gene": self.gene, "sgrna": self.sgrna, "line": self.line, "replicate": self.replicate}
+        codes = of_row[plate] if plate in of_row else self.covariates[plate]
+        if codes is None or (len(codes) and bool((codes < 0).any())):
+            raise VihierError(f"column {plate!r}: the model needs it in every row, and some have none: fill it in")
+        return codes
+
     def local(self) -> Messenger:
         """Return the context for everything local to a gene or a row; it carries the batch's scale.
 
@@ -106,7 +143,13 @@ class Batch:
         lfc = None if self.lfc is None else self.lfc[:1]
         covariates = {name: values[:1] for name, values in self.covariates.items()}
         return replace(
-            self, gene=self.gene[:1], sgrna=self.sgrna[:1], line=self.line[:1], lfc=lfc, covariates=covariates
+            self,
+            gene=self.gene[:1],
+            sgrna=self.sgrna[:1],
+            line=self.line[:1],
+            lfc=lfc,
+            covariates=covariates,
+            replicate=None if self.replicate is None else self.replicate[:1],
         )
 
     def mean_over_sgrnas(self, values: torch.Tensor) -> torch.Tensor:

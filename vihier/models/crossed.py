@@ -12,6 +12,7 @@ import pyro.distributions as dist
 import torch
 
 from vihier.models.batch import Batch
+from vihier.models.likelihood import NORMAL, Likelihood
 
 _GENE = "the rows know mu_alpha[g] and eta[g] only as their sum, eta_plus_mu_alpha"
 _LINE = "the rows know beta[c] and theta[c] only as their sum, beta_plus_theta"
@@ -24,9 +25,10 @@ NOT_IDENTIFIED = {
 }
 
 
-def model(batch: Batch) -> None:
+def model(batch: Batch, likelihood: Likelihood = NORMAL) -> None:
     """Pyro program: `additive` with `gamma ~ N(eta[g] + theta[c], sigma_gamma[g])`."""
-    sigma = pyro.sample("sigma", dist.HalfNormal(3.0))
+    lines, of_line = pyro.plate("line", batch.n_lines, dim=-1), batch.lineage_of_line
+    scales = likelihood.sample_scales(batch, lines)
 
     mu_mu_alpha = pyro.sample("mu_mu_alpha", dist.Normal(0.0, 3.0))
     sigma_mu_alpha = pyro.sample("sigma_mu_alpha", dist.HalfNormal(3.0))
@@ -41,7 +43,6 @@ def model(batch: Batch) -> None:
     sigma_mu_theta = pyro.sample("sigma_mu_theta", dist.HalfNormal(3.0))
     sigma_sigma_theta = pyro.sample("sigma_sigma_theta", dist.HalfNormal(3.0))
 
-    lines, of_line = pyro.plate("line", batch.n_lines, dim=-1), batch.lineage_of_line
     with pyro.plate("lineage", batch.n_lineages, dim=-1):
         mu_beta = pyro.sample("mu_beta", dist.Normal(mu_mu_beta, sigma_mu_beta))
         sigma_beta = pyro.sample("sigma_beta", dist.HalfNormal(sigma_sigma_beta))
@@ -65,7 +66,7 @@ def model(batch: Batch) -> None:
             pyro.deterministic("effect", batch.mean_over_sgrnas(alpha) + beta + gamma)
         with pyro.plate("row", len(batch.gene), dim=-1):
             mean = alpha[batch.sgrna] + beta[batch.line] + gamma[batch.gene, batch.line]
-            pyro.sample("lfc", dist.Normal(mean, sigma), obs=batch.lfc)
+            likelihood.observe(batch, mean, scales)
 
 
 def derived(draw: Mapping[str, torch.Tensor], batch: Batch) -> dict[str, torch.Tensor]:

@@ -9,11 +9,13 @@ import pyro
 import pyro.distributions as dist
 
 from vihier.models.batch import Batch
+from vihier.models.likelihood import NORMAL, Likelihood
 
 
-def model(batch: Batch) -> None:
+def model(batch: Batch, likelihood: Likelihood = NORMAL) -> None:
     """Pyro program: `lfc ~ N(gamma[g, c], sigma)`, gamma around its gene's mean in the line's lineage."""
-    sigma = pyro.sample("sigma", dist.HalfNormal(3.0))
+    lines = pyro.plate("line", batch.n_lines, dim=-1)
+    scales = likelihood.sample_scales(batch, lines)
     mu_mu_mu_gamma = pyro.sample("mu_mu_mu_gamma", dist.Normal(0.0, 3.0))
     sigma_mu_mu_gamma = pyro.sample("sigma_mu_mu_gamma", dist.HalfNormal(3.0))
     sigma_sigma_mu_gamma = pyro.sample("sigma_sigma_mu_gamma", dist.HalfNormal(3.0))
@@ -30,8 +32,8 @@ def model(batch: Batch) -> None:
             sigma_mu_gamma = pyro.sample("sigma_mu_gamma", dist.HalfNormal(sigma_sigma_mu_gamma))
         with genes, lineages:
             mu_gamma = pyro.sample("mu_gamma", dist.Normal(mu_mu_gamma, sigma_mu_gamma))
-        with genes, pyro.plate("line", batch.n_lines, dim=-1):
+        with genes, lines:
             gamma = pyro.sample("gamma", dist.Normal(mu_gamma[:, of_line], sigma_gamma[of_line]))
             pyro.deterministic("effect", gamma)
         with pyro.plate("row", len(batch.gene), dim=-1):
-            pyro.sample("lfc", dist.Normal(gamma[batch.gene, batch.line], sigma), obs=batch.lfc)
+            likelihood.observe(batch, gamma[batch.gene, batch.line], scales)

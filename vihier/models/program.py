@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ import torch
 import vihier.models
 from vihier.errors import VihierError
 from vihier.models.batch import Batch
+from vihier.models.likelihood import NORMAL, Likelihood
 from vihier.models.priors import normalise_priors, with_priors
 
 
@@ -32,6 +34,8 @@ class Program:
         Given one draw of the sites and a batch, the variables derived from them.
     not_identified : mapping
         Variable -> why the data do not identify it.
+    likelihood : Likelihood
+        How the rows of one of vihier's models scatter; a user's program says so itself.
     known : bool
         Whether it comes with vihier, whose tests hold it to what guides read off it for every gene.
     """
@@ -41,6 +45,7 @@ class Program:
     priors: Mapping[str, str] = field(default_factory=dict)
     derived: Callable[[Mapping[str, torch.Tensor], Batch], dict[str, torch.Tensor]] | None = None
     not_identified: Mapping[str, str] = field(default_factory=dict)
+    likelihood: Likelihood = NORMAL
     known: bool = False
 
 
@@ -50,15 +55,26 @@ def model_names() -> list[str]:
     return [name for name in names if hasattr(importlib.import_module(f"vihier.models.{name}"), "model")]
 
 
-def load_program(model: str | Callable[[Batch], Any] | Program, priors: Mapping[str, Any] | None = None) -> Program:
+def load_program(
+    model: str | Callable[[Batch], Any] | Program,
+    priors: Mapping[str, Any] | None = None,
+    likelihood: Likelihood | None = None,
+) -> Program:
     """Return the program of a model named, or wrap a user's own `def model(batch)`.
+
+    Parameters
+    ----------
+    likelihood : Likelihood, optional
+        Of a model named; Normal rows with one noise scale where it is not given.
 
     Raises
     ------
     VihierError
-        If there is no model of that name, or a prior cannot be read.
+        If there is no model of that name, a prior cannot be read, or a likelihood is given for a program that has one.
     """
     overrides = normalise_priors(priors)
+    if likelihood is not None and not isinstance(model, str):
+        raise VihierError("likelihood: a program of your own says itself how rows scatter; leave it and noise out")
     if isinstance(model, Program):
         return replace(model, model=with_priors(model.model, overrides), priors={**model.priors, **overrides})
     if callable(model):
@@ -67,11 +83,14 @@ def load_program(model: str | Callable[[Batch], Any] | Program, priors: Mapping[
     if model not in names:
         raise VihierError(f"model {model!r}: there is none of that name; choose one of {', '.join(names)}")
     module = importlib.import_module(f"vihier.models.{model}")
+    chosen = likelihood or NORMAL
+    program = functools.partial(module.model, likelihood=chosen)
     return Program(
         name=model,
-        model=with_priors(module.model, overrides),
+        model=with_priors(program, overrides),
         priors=overrides,
         derived=getattr(module, "derived", None),
         not_identified=getattr(module, "NOT_IDENTIFIED", {}),
+        likelihood=chosen,
         known=True,
     )

@@ -1,0 +1,120 @@
+"""Moves of what rows refer to themselves, over all blocks: noise scales, degrees of freedom, weights.
+
+Noise scales are moved given the rows' weights; degrees of freedom with the weights integrated out, which mixes far
+better (van Dyk & Park 2008, J. Am. Stat. Assoc. 103, 790), and the weights after them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add
+
+import torch
+from torch import Tensor
+
+from vihier.guides.block import Theta
+from vihier.guides.gene_chains import Density, GeneChains, held_density
+from vihier.guides.mixed_model import Scale, Structure
+from vihier.guides.slice_sampler import slice_sample, slice_sample_in_turn
+from vihier.inference.threads import in_threads
+
+# Widths of slices of log-scales that many rows refer to: of a noise scale in sds that n rows give it, 1 / sqrt(2 n), of
+# degrees of freedom in 1 / sqrt(n). That of degrees of freedom, of which Normal rows say little, is long at times.
+NOISE_SDS, FREEDOM_WIDTH, WIDEST = 8.0, 30.0, 5.0
+LONG_STEP, LONG_STEP_EVERY = 3.0, 4
+
+
+class RowMoves:
+    """What the rows of all blocks say, for a sweeper.
+
+    Parameters
+    ----------
+    structure : Structure
+        Of a program whose rows are not Normal with one noise scale.
+    parts : sequence of GeneChains
+        The blocks' chains.
+    generator : torch.Generator
+    """
+
+    def __init__(self, structure: Structure, parts: Sequence[GeneChains], generator: torch.Generator) -> None:
+        self.structure, self.parts, self.generator = structure, parts, generator
+        self.rows = [part.rows for part in parts if part.rows is not None]
+        self._moves_of_freedom = 0
+
+    def _for_parts(self, function: Callable[[int], Tensor | None]) -> list[Tensor | None]:
+        return list(in_threads(function, range(len(self.rows)), self.parts[0].block.slot.device))
+
+    def _sum(self, function: Callable[[int], Tensor]) -> Tensor:
+        return reduce(add, in_threads(function, range(len(self.rows)), self.parts[0].block.slot.device))
+
+    @property
+    def weights(self) -> list[Tensor | None]:
+        """Weights of each block's Student-t rows, [n, N]; None where rows are Normal."""
+        return [rows.weight for rows in self.rows]
+
+    def start_from(self, weights: Sequence[Tensor | None]) -> None:
+        """Start from weights of rows as `weights` gives them."""
+        for rows, weight in zip(self.rows, weights, strict=True):
+            rows.weight = weight
+
+    def take_residuals(self) -> None:
+        """Work out what the locations leave of the rows."""
+        self._for_parts(lambda i: self.rows[i].take_residuals(self.parts[i].columns, self.parts[i].slots))
+
+    def take_squares(self, mine: Sequence[Theta]) -> None:
+        """Bring their squares to units of the noise scales, which `mine` has for each block."""
+        self._for_parts(lambda i: self.rows[i].take_squares(mine[i]))
+
+    def step_weights(self, mine: Sequence[Theta]) -> None:
+        """Move the weights."""
+        self._for_parts(lambda i: self.rows[i].step_weights(mine[i]))
+
+    def log_density(self, mine: Sequence[Theta]) -> Tensor:
+        """Log density of the rows, [N], weights integrated out."""
+        return self._sum(lambda i: self.rows[i].log_density(mine[i]))
+
+    def _count(self, scale: Scale, which: str) -> Tensor:
+        """Count the rows of each element of a scale that rows refer to, [R, 1] or []."""
+        like = self.parts[0].block.data.square
+        if not scale.plates:
+            return like.new_tensor(float(sum(len(rows.table.lfc) for rows in self.rows)))
+        size = self.parts[0].block.batch.size_of(scale.plates[0])
+        counts = [torch.bincount(getattr(rows.table, which), minlength=size) for rows in self.rows]
+        return reduce(add, counts).to(like)[:, None]
+
+    def moved_noise(self, theta: Theta, scale: Scale, own: tuple[Tensor, Tensor], prior: Density) -> Tensor:
+        """Return the log noise scales after a move given the weights; `own` are the locations that it scales too."""
+        start = theta[scale.name]
+        n = len(start) if scale.plates else 1
+        squares = self._sum(lambda i: self.rows[i].noise_squares(n))
+        squares = squares.to(start) * (-2 * start).exp() / self.structure.noise_factor**2
+        count = self._count(scale, "noise")
+        density = held_density(prior, start, count + own[0], squares + own[1])
+        width = (NOISE_SDS / (2 * count + 1).sqrt()).clamp_max(WIDEST)
+        return slice_sample(density, start, self.generator, width=width)
+
+    def moved_level(self, start: Tensor, prior: Density) -> Tensor:
+        """Return a shift of all log noise scales, [N], from `start`, zero; squared residuals are brought along."""
+        count = float(sum(len(rows.table.lfc) for rows in self.rows))
+
+        def density(shift: Tensor) -> Tensor:
+            said = self._sum(lambda i: self.rows[i].level_log_density(shift)).to(shift)
+            return prior(shift) - count * shift + said
+
+        shift = slice_sample_in_turn(density, start, self.generator, width=min(NOISE_SDS * count**-0.5, WIDEST))
+        self._for_parts(lambda i: self.rows[i].shift_level(shift))
+        return shift
+
+    def moved_freedom(self, start: Tensor, scale: Scale, prior: Density) -> Tensor:
+        """Return the log degrees of freedom after a move: mostly a short one, for many rows, at times a long one."""
+        n = len(start) if scale.plates else 1
+        self._moves_of_freedom += 1
+
+        def density(x: Tensor) -> Tensor:
+            return prior(x) + self._sum(lambda i: self.rows[i].freedom_log_density(x, n)).to(x)
+
+        width = (FREEDOM_WIDTH / (self._count(scale, "freedom") + 1).sqrt()).clamp_max(WIDEST)
+        if self._moves_of_freedom % LONG_STEP_EVERY == 0:
+            width = torch.full_like(width, LONG_STEP)
+        return slice_sample_in_turn(density, start, self.generator, width=width)

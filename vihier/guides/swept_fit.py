@@ -1,0 +1,293 @@
+"""Fit the structured guide to rows that are Student-t or of several noise scales, by sweeps alone.
+
+Given a weight for each row all locations are Gaussian, and sweeps draw the weights with everything else. So the ELBO is
+not needed: chains settle, the guide over the scales takes their moments, and many chains that start from its draws make
+a few sweeps each. Locations come from the last of these: their weights cannot be had without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vihier.errors import FitError, VihierError
+from vihier.guides.block import Block, Theta, make_block, split_by_sgrnas
+from vihier.guides.interweave import Sweeper
+from vihier.guides.mixed_model import Structure
+from vihier.guides.scales import ScaleGuide
+from vihier.guides.trust import sweep_drift
+from vihier.guides.values import centre, locations_of, to_sites, unpad
+from vihier.inference.batches import full_batch
+from vihier.inference.device import generator
+from vihier.inference.progress import Progress
+from vihier.inference.threads import in_threads, one_thread
+from vihier.models.batch import Batch
+from vihier.screen import Screen
+
+# Draws of gene x line tables that are held in memory, in float32: 4 GB.
+MOST_HELD = 1_000_000_000
+PART_CELLS = 13_000
+# Pairs of a gene and a line times chains, in the chains that settle and in those that draw, and fewest chains of each.
+SETTLING, SETTLING_CHAINS = 200_000, (4, 16)
+DRAWING, DRAWING_CHAINS = 200_000, 16
+# Sweeps of the first kind, of which the last count, and of the second: before the first draw, draws, sweeps a draw.
+SETTLE, COUNTED = 100, 20
+BURN_IN, KEPT, THIN = 10, 8, 2
+FREEDOM_START = 1.5
+
+
+@dataclass
+class SweptFit:
+    """Draws of every scale and location.
+
+    `theta` are log-scales of the whole screen, `shared` and `local` deviations of the locations; draws last. `drift` is
+    how far the means of the shared log-scales moved from the chains' first draw to their last, in sds.
+    """
+
+    structure: Structure
+    history: dict[str, np.ndarray]
+    converged: bool
+    reason: str
+    theta: Theta
+    shared: Theta
+    local: Theta
+    log_p: Tensor
+    first: Block
+    drift: float
+
+    @property
+    def sample_stats(self) -> dict[str, np.ndarray]:
+        """Log density of rows, scales and locations together at each draw; weights of rows are integrated out."""
+        return {"log_p": self.log_p.cpu().numpy()}
+
+    @property
+    def not_identified(self) -> Mapping[str, str]:
+        """Nothing beyond what the program says."""
+        return {}
+
+    @property
+    def diagnostics(self) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
+        """Sweeps of each chain, and how far chains still moved."""
+        n_sweeps = BURN_IN + THIN * KEPT
+        return {"sweeps": ((), np.asarray(n_sweeps)), "sweep_drift": ((), np.asarray(self.drift))}
+
+    def draw_globals(self, n_draws: int) -> dict[str, Tensor]:
+        """Return the draws of the sites shared by genes: site -> [n_draws, *its shape]."""
+        assert n_draws == self.log_p.shape[0]
+        scales = {
+            scale.name: self.theta[scale.name].exp() for scale in self.structure.scales if scale.plates != ("gene",)
+        }
+        return to_sites(self.structure, scales | self._shared_values())
+
+    def _shared_values(self) -> Theta:
+        return centre(self.structure, locations_of(self.structure, True), self.shared, {}, self.first)
+
+    def draw_locals(self, batch: Batch, global_draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the draws of the sites of a batch's genes: site -> [n_draws, *its shape there]."""
+        structure, block = self.structure, make_block(self.structure, batch)
+        found = {}
+        for name, local in self.local.items():
+            sgrnas = structure.site(name).plates == ("sgrna",)
+            found[name] = local[batch.sgrna_idx if sgrnas else batch.gene_idx].to(self.log_p)
+        values = centre(structure, locations_of(structure, False), found, self._shared_values(), block)
+        for scale in structure.scales:
+            if scale.plates == ("gene",):
+                values[scale.name] = self.theta[scale.name][batch.gene_idx].exp()
+        return to_sites(structure, values)
+
+
+def fit_swept(
+    structure: Structure,
+    screen: Screen,
+    *,
+    draws: int,
+    seed: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    max_sweeps: int | None,
+    init: Theta | None,
+    progress: Progress,
+) -> SweptFit:
+    """Fit and draw.
+
+    Parameters
+    ----------
+    structure : Structure
+        Of a program whose rows are not Normal with one noise scale.
+    max_sweeps : int or None
+        Of the chains that settle, at most; None for the default. A fit with fewer has not converged.
+    init : dict or None
+        Log-scales to start from, by site.
+
+    Raises
+    ------
+    VihierError
+        If the draws of a gene x line table would not fit in memory.
+    FitError
+        If the chains' density is not a number.
+    """
+    cells = screen.n_genes * screen.n_lines
+    if cells * draws > MOST_HELD:
+        most = max(1, MOST_HELD // cells)
+        size = f"{draws} draws x {cells} gene-line pairs, {cells * draws * 4 / 1e9:.0f} GB in memory"
+        raise VihierError(
+            f"likelihood: {size}, for rows that are not Normal with one noise scale; give --draws {most} or fewer, or "
+            "--likelihood normal --noise global"
+        )
+    blocks = split_by_sgrnas(make_block(structure, full_batch(screen, device, dtype)), PART_CELLS)
+    with one_thread():
+        return _SweptFitter(structure, blocks, screen, seed, progress).fit(draws, max_sweeps or SETTLE, init)
+
+
+class _SweptFitter:
+    """One fit: the blocks, and the random streams."""
+
+    def __init__(
+        self, structure: Structure, blocks: Sequence[Block], screen: Screen, seed: int, progress: Progress
+    ) -> None:
+        self.structure, self.blocks, self.seed, self.progress = structure, blocks, seed, progress
+        plates = {plate for scale in structure.scales for plate in scale.plates} | {"gene"}
+        self.sizes = {p: screen.n_genes if p == "gene" else blocks[0].batch.size_of(p) for p in plates}
+        self.n_sgrnas, self.n_rows = screen.n_sgrnas, screen.n_rows
+        self.cells = screen.n_genes * screen.n_lines
+        self.like = blocks[0].data.square
+
+    def _random(self, *keys: int | str) -> torch.Generator:
+        return generator(self.like.device, self.seed, *keys)
+
+    def _normal(self, *shape: int, random: torch.Generator) -> Tensor:
+        return torch.randn(shape, generator=random, dtype=self.like.dtype, device=self.like.device)
+
+    def fit(self, draws: int, n_sweeps: int, init: Theta | None) -> SweptFit:
+        """Settle, draw, and judge."""
+        guide, weights, history = self._settle(n_sweeps, init)
+        n_chains = -(-draws // KEPT)
+        at_once = max(DRAWING_CHAINS, DRAWING // self.cells)
+        at_once = -(-n_chains // -(-n_chains // at_once))  # as many in one chunk as in another
+        chunks = [(i, min(at_once, n_chains - first)) for i, first in enumerate(range(0, n_chains, at_once))]
+        self.progress.start("draw", len(chunks))
+        kept: list[_Kept] = []
+        drawn = in_threads(lambda chunk: self._draw_chunk(*chunk, guide, weights), chunks, self.like.device)
+        for done, of_chunk in enumerate(drawn):
+            kept += of_chunk
+            self.progress.update(done + 1)
+        flat = [guide.flat(x.theta) for x in kept]
+        drift, limit = sweep_drift(torch.cat(flat[::KEPT]), torch.cat(flat[KEPT - 1 :: KEPT]))
+        converged = drift <= limit and n_sweeps >= SETTLE
+        reason = (
+            f"no shared log-scale's mean moved by more than {drift:.2f} sds from the chains' first draw to their last"
+        )
+        if drift > limit:
+            reason = f"its chains were still moving: {drift:.2f} sds from first draw to last"
+        elif not converged:
+            reason = f"its chains were stopped after {n_sweeps} sweeps, of {SETTLE} in which they settle"
+        return SweptFit(
+            structure=self.structure,
+            history=history,
+            converged=converged,
+            reason=reason,
+            theta=_joined([x.theta for x in kept], draws),
+            shared=_joined([x.shared for x in kept], draws),
+            local=_joined([x.local for x in kept], draws),
+            log_p=torch.cat([x.log_p for x in kept])[:draws],
+            first=self.blocks[0],
+            drift=drift,
+        )
+
+    def _start(self, chains: int, init: Theta | None) -> Theta:
+        random = self._random("start")
+        freedom = None if self.structure.freedom is None else self.structure.freedom.source
+        theta = {}
+        for scale in self.structure.scales:
+            at = FREEDOM_START if scale.name == freedom else -1.0
+            shape = [self.sizes[plate] for plate in scale.plates]
+            theta[scale.name] = self._normal(*shape, chains, random=random) * 0.3 + at
+        for name, value in (init or {}).items():
+            if name in theta:
+                theta[name] = torch.where(value[..., None].isfinite(), value[..., None].to(self.like), theta[name])
+        return theta
+
+    def _settle(
+        self, n_sweeps: int, init: Theta | None
+    ) -> tuple[ScaleGuide, list[Tensor | None], dict[str, np.ndarray]]:
+        """Sweep a few chains; return the guide that has their moments, the weights of their rows, and how it went."""
+        fewest, most = SETTLING_CHAINS
+        chains = max(fewest, min(most, SETTLING // self.cells))
+        theta = self._start(chains, init)
+        sweeper = Sweeper(self.structure, self.blocks, lambda *keys: self._random("start", *keys))
+        assert sweeper.rows is not None
+        counted, densities = [], []
+        self.progress.start("settle", n_sweeps)
+        for sweep in range(n_sweeps):
+            theta = sweeper.sweep(theta)
+            density = float(sweeper.log_joint(theta).mean()) / self.n_rows
+            if not np.isfinite(density):
+                raise FitError(
+                    f"sweep {sweep + 1}: the log density is {density}; look for extreme lfc values (vihier validate), "
+                    "or give tighter priors with --prior"
+                )
+            densities.append(density)
+            if sweep >= n_sweeps - COUNTED:
+                counted.append(theta)
+            self.progress.update(sweep + 1, {"log_density_per_row": density})
+        pooled = {name: torch.cat([x[name] for x in counted], -1) for name in theta}
+        guide = ScaleGuide(self.structure, self.sizes, {name: value.mean(-1) for name, value in pooled.items()})
+        guide.match(pooled, correlated=False)
+        for parameter in guide.parameters():
+            parameter.requires_grad_(False)
+        history = {"step": np.arange(1, n_sweeps + 1), "log_density_per_row": np.array(densities)}
+        return guide, sweeper.rows.weights, history
+
+    def _draw_chunk(self, number: int, n: int, guide: ScaleGuide, weights: Sequence[Tensor | None]) -> list[_Kept]:
+        """Start n chains from the guide's draws of the scales and the settled chains' weights; keep draws of each."""
+        random = self._random("draws", number)
+        theta, _, standard = guide.sample_globals(self._normal(n, len(guide.origin), random=random))
+        noise = self._normal(self.sizes["gene"], len(guide.gene_sites), n, random=random)
+        theta = (
+            theta | guide.sample_genes(noise, standard, torch.arange(self.sizes["gene"], device=self.like.device))[0]
+        )
+        sweeper = Sweeper(self.structure, self.blocks, lambda *keys: self._random("draws", number, *keys))
+        assert sweeper.rows is not None
+        chains = [torch.arange(n, device=self.like.device) % x.shape[1] if x is not None else None for x in weights]
+        sweeper.rows.start_from([x if x is None else x[:, at] for x, at in zip(weights, chains, strict=True)])
+        for _ in range(BURN_IN):
+            theta = sweeper.sweep(theta)
+        kept = []
+        for _ in range(KEPT):
+            for _ in range(THIN):
+                theta = sweeper.sweep(theta)
+            kept.append(_Kept(theta, sweeper.shared, self._local(sweeper), sweeper.log_joint(theta)))
+        return kept
+
+    def _local(self, sweeper: Sweeper) -> Theta:
+        """Deviations of the genes' locations over the whole screen, float32."""
+        tables: Theta = {}
+        for location in locations_of(self.structure, False):
+            sgrnas = location.plates == ("sgrna",)
+            for part in sweeper.parts:
+                values = part.deviations[location.name]
+                values = (unpad(values, part.block) if sgrnas else values).float()
+                if location.name not in tables:
+                    rows = self.n_sgrnas if sgrnas else self.sizes["gene"]
+                    tables[location.name] = values.new_empty(rows, *values.shape[1:])
+                batch = part.block.batch
+                tables[location.name][batch.sgrna_idx if sgrnas else batch.gene_idx] = values
+        return tables
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """One draw of each chain of a chunk."""
+
+    theta: Theta
+    shared: Theta
+    local: Theta
+    log_p: Tensor
+
+
+def _joined(parts: Sequence[Theta], draws: int) -> Theta:
+    return {name: torch.cat([part[name] for part in parts], -1)[..., :draws] for name in parts[0]}

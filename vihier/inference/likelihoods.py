@@ -1,0 +1,65 @@
+"""Which likelihood a fit has: the one asked for, or one that suits the screen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vihier.errors import VihierError
+from vihier.models.likelihood import FAMILIES, NOISES, Likelihood
+
+if TYPE_CHECKING:
+    from vihier.inference.request import FitRequest
+    from vihier.screen import Screen
+    from vihier.store.store import ScreenStore
+
+AUTO = "auto"
+# A screen of so many genes is a whole one, or a large part of one: each replicate has hundreds of rows, which tell its
+# noise scale and how heavy the tails are. A handful of genes is a check or a look, and Normal rows need least.
+WHOLE_FROM_GENES = 200
+
+
+def check_likelihood(request: FitRequest) -> None:
+    """Refuse a likelihood that is not known, or that is asked for beside a program of one's own.
+
+    Raises
+    ------
+    VihierError
+        Naming the argument.
+    """
+    if not isinstance(request.model, str):
+        for name in ("likelihood", "noise"):
+            if getattr(request, name) != AUTO:
+                raise VihierError(f"{name}: a program of your own says itself how rows scatter; leave it out")
+        return
+    for name, known in (("likelihood", FAMILIES), ("noise", NOISES)):
+        value = getattr(request, name)
+        if value not in (AUTO, *known):
+            raise VihierError(f"{name} {value!r}: not known; choose one of {', '.join((AUTO, *known))}")
+    Likelihood("student_t", "global", request.nu)
+
+
+def chosen_likelihood(request: FitRequest, screen: Screen | ScreenStore, streamed: bool = False) -> Likelihood | None:
+    """Return the likelihood of a fit; None for a program of one's own.
+
+    With `auto`, the structured guide takes whole screens, of `WHOLE_FROM_GENES` genes or more, for `student_t` with
+    noise by replicate: on real ones both the tails and the spread of noise between replicates are large, and held-out
+    rows are predicted far better. Smaller screens, those that are `streamed` in blocks of genes, and the baseline
+    `mean_field` have Normal rows and one noise scale. Either can be asked for alone.
+
+    Raises
+    ------
+    VihierError
+        If a streamed screen is asked for with other rows.
+    """
+    if not isinstance(request.model, str):
+        return None
+    rich = request.guide == "structured" and screen.n_genes >= WHOLE_FROM_GENES and not streamed
+    family = ("student_t" if rich else "normal") if request.likelihood == AUTO else request.likelihood
+    noise = ("replicate" if rich else "global") if request.noise == AUTO else request.noise
+    found = Likelihood(family, noise, request.nu)
+    if streamed and request.guide == "structured" and not found.is_plain:
+        raise VihierError(
+            f"likelihood {found.label!r}: a screen that is streamed by gene has Normal rows of one noise scale so far; give "
+            "--likelihood normal --noise global, or fit some of its genes (--n-genes)"
+        )
+    return found

@@ -1,0 +1,155 @@
+"""Rows that count by a precision of their own: Student-t rows as Normal ones of random precision, many draws at once.
+
+A Student-t row is Normal given a weight w, lfc ~ N(mean, sigma / sqrt(w)) with w ~ Gamma(nu / 2, nu / 2) (Andrews &
+Mallows 1974, J. R. Stat. Soc. B 36, 99). Given its residual z in units of sigma the weight is
+Gamma((nu + 1) / 2, (nu + z^2) / 2), and given the weights all locations are Gaussian.
+
+What is of each row and draw, [n, N], is in float32: its error is far below that of one draw of a weight.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from vihier.kernels.cells import GeneData
+
+ROW_DTYPE = torch.float32
+
+
+@dataclass(frozen=True)
+class RowTable:
+    """Rows of a block of genes, sorted by cell.
+
+    Attributes
+    ----------
+    cell : Tensor
+        (gene * K + slot) * C + line of each row, int64, ascending, shape [n].
+    lengths : Tensor
+        Rows of each cell, int64, shape [B * K * C].
+    lfc : Tensor
+        Log2 fold change less any constant in every row's mean, float32, shape [n].
+    noise, freedom : Tensor or None
+        Which noise scale, and which degrees of freedom, each row has, int64, shape [n]; None where all have one.
+    shape : tuple of int
+        (B, K, C).
+    """
+
+    cell: Tensor
+    lengths: Tensor
+    lfc: Tensor
+    noise: Tensor | None
+    freedom: Tensor | None
+    shape: tuple[int, int, int]
+
+    def take_genes(self, genes: Tensor, n_slots: int) -> RowTable:
+        """Return the rows of some genes, which have `n_slots` sgRNAs at most; a gene's position is that in `genes`."""
+        n_genes, old_slots, n_lines = self.shape
+        position = torch.full((n_genes,), -1, dtype=torch.long, device=genes.device)
+        position[genes] = torch.arange(len(genes), device=genes.device)
+        gene, rest = self.cell // (old_slots * n_lines), self.cell % (old_slots * n_lines)
+        rows = (position[gene] >= 0).nonzero()[:, 0]
+        cell = position[gene[rows]] * n_slots * n_lines + rest[rows]
+        parts = [None if x is None else x[rows] for x in (self.lfc, self.noise, self.freedom)]
+        return row_table(cell, parts[0], parts[1], parts[2], (len(genes), n_slots, n_lines))  # type: ignore[arg-type]
+
+
+def row_table(
+    cell: Tensor, lfc: Tensor, noise: Tensor | None, freedom: Tensor | None, shape: tuple[int, int, int]
+) -> RowTable:
+    """Sort rows by cell; arguments as the attributes of `RowTable`, in any order of rows."""
+    order = torch.argsort(cell, stable=True)
+    lengths = torch.bincount(cell, minlength=math.prod(shape))
+    noise, freedom = (None if x is None else x[order] for x in (noise, freedom))
+    return RowTable(cell[order], lengths, lfc[order].to(ROW_DTYPE), noise, freedom, shape)
+
+
+def of_rows(values: Tensor, element: Tensor | None) -> Tensor:
+    """Give each row its element's value: [R, N] or, where all rows have one, [N], to [n or 1, N] in float32."""
+    values = values.to(ROW_DTYPE)
+    return values[None] if element is None else values.index_select(0, element)
+
+
+def sum_rows(values: Tensor, element: Tensor | None, size: int) -> Tensor:
+    """Sum over rows, [n, N], by element, [R, N], or over all, [N]; in float64."""
+    if element is None:
+        return values.sum(0, dtype=torch.float64)
+    zeros = values.new_zeros(size, values.shape[1])
+    return zeros.index_add(0, element, values).double()
+
+
+def weighted_data(rows: RowTable, precision: Tensor, like: GeneData, evidence: bool = False) -> GeneData:
+    """Sum rows of given precision into cells.
+
+    Parameters
+    ----------
+    rows : RowTable
+    precision : Tensor
+        1 / variance of each row in N draws, float32, shape [n, N].
+    like : GeneData
+        Whose lineages and dtype the result has.
+    evidence : bool
+        Whether the log evidence is wanted of it; it is not a number otherwise, and a pass over the rows is saved.
+    """
+    n_draws = precision.shape[1]
+    dtype = like.count.dtype
+    weighted = precision * rows.lfc[:, None]
+
+    def cells(values: Tensor) -> Tensor:
+        summed = torch.segment_reduce(values, "sum", lengths=rows.lengths, axis=0)
+        return summed.to(dtype).reshape(*rows.shape, n_draws)
+
+    if evidence:
+        square = cells(weighted * rows.lfc[:, None]).sum((1, 2))
+        log_weight = 0.5 * cells(precision.log() - math.log(2 * math.pi)).sum((1, 2))
+    else:
+        square = log_weight = like.square.new_full((rows.shape[0], n_draws), math.nan)
+    return replace(
+        like,
+        count=cells(precision),
+        total=cells(weighted),
+        pairs=None,
+        square=square,
+        log_weight=log_weight,
+    )
+
+
+def residuals(rows: RowTable, columns: Tensor, slots: Tensor) -> Tensor:
+    """Rows less what is predicted by gene and line, [B, C, N], and by sgRNA, [B, K, N]; float32, shape [n, N]."""
+    fitted = columns.to(ROW_DTYPE)[:, None] + slots.to(ROW_DTYPE)[:, :, None]
+    return rows.lfc[:, None] - fitted.reshape(-1, fitted.shape[-1]).index_select(0, rows.cell)
+
+
+def step_weights(weight: Tensor, freedom: Tensor, squares: Tensor, random: torch.Generator) -> Tensor:
+    """Move the weights of Student-t rows by one step that leaves Gamma((nu + 1) / 2, (nu + z^2) / 2) unchanged.
+
+    The proposal is that of a rejection sampler (Marsaglia & Tsang 2000, ACM Trans. Math. Softw. 26, 363), whose rate of
+    acceptance is above 0.9. What it rejects stays where it is, instead of being tried again: the flow from one weight
+    to another is then proportional to the product of their densities, the same both ways.
+
+    Parameters
+    ----------
+    weight : Tensor
+        Shape [n, N].
+    freedom : Tensor
+        nu, shape [n or 1, N].
+    squares : Tensor
+        z^2, shape [n, N].
+    """
+    d = 0.5 * freedom + 1 / 6
+    x = torch.randn(weight.shape, generator=random, dtype=weight.dtype, device=weight.device)
+    cube = (1 + x / (3 * d.sqrt())) ** 3
+    uniform = torch.rand(weight.shape, generator=random, dtype=weight.dtype, device=weight.device)
+    level = 0.5 * x.square() + d - d * cube + d * cube.clamp_min(1e-30).log()
+    accept = (cube > 0) & (uniform.clamp_min(1e-30).log() < level)
+    return torch.where(accept, 2 * d * cube / (freedom + squares), weight)
+
+
+def student_log_density(freedom: Tensor, squares: Tensor) -> Tensor:
+    """Log density of rows with residuals z in units of their scale, up to what nu is not in; [n, N]."""
+    half = 0.5 * freedom
+    constant = torch.lgamma(half + 0.5) - torch.lgamma(half) - 0.5 * freedom.log()
+    return constant - (half + 0.5) * torch.log1p(squares / freedom)

@@ -1,0 +1,116 @@
+r"""How rows scatter around their mean: Normal or Student-t, with one noise scale or one a screen, line or replicate.
+
+The noise scales of several elements are log-normal around a common one,
+
+$$ \log \sigma_r \sim N(\log \sigma,\ \sigma_\sigma), \quad \sigma \sim HN(3), \ \sigma_\sigma \sim HN(1) $$
+
+so that an element with few rows, or one that is new, borrows from the others. Student-t rows have degrees of freedom
+$\nu \sim \mathrm{Gamma}(2, 0.1)$ (Juarez & Steel 2010, J. Bus. Econ. Stat. 28, 52), or known ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+
+from vihier.errors import VihierError
+from vihier.models.batch import Batch
+
+FAMILIES = ("normal", "student_t")
+NOISES = ("global", "screen", "line", "replicate")
+NUS = ("global", "screen")
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """The distribution of a row around its mean.
+
+    Attributes
+    ----------
+    family : str
+        `normal` or `student_t`.
+    noise : str
+        What has a noise scale of its own: `global`, `screen`, `line` or `replicate`.
+    nu : str or float
+        Degrees of freedom of Student-t rows: learned, one for all (`global`) or for each `screen`; or a number.
+
+    Examples
+    --------
+    >>> Likelihood("student_t", "replicate").label
+    'student_t, noise by replicate'
+    """
+
+    family: str = "normal"
+    noise: str = "global"
+    nu: str | float = "global"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("likelihood", self.family, FAMILIES), ("noise", self.noise, NOISES)):
+            if value not in known:
+                raise VihierError(f"{name} {value!r}: not known; choose one of {', '.join(known)}")
+        if isinstance(self.nu, str):
+            if self.nu not in NUS:
+                raise VihierError(f"nu {self.nu!r}: not known; give {' or '.join(NUS)}, or a positive number")
+        elif not (math.isfinite(self.nu) and self.nu > 0):
+            raise VihierError(f"nu {self.nu!r}: degrees of freedom are a positive number")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether rows are Normal with one noise scale."""
+        return self.family == "normal" and self.noise == "global"
+
+    @property
+    def label(self) -> str:
+        """In words."""
+        return self.family + ("" if self.noise == "global" else f", noise by {self.noise}")
+
+    @property
+    def settings(self) -> dict[str, str | float]:
+        """What a fit's configuration says of it; `of_settings` reads it."""
+        said: dict[str, str | float] = {"likelihood": self.family, "noise": self.noise}
+        return said | ({"nu": self.nu} if self.family == "student_t" else {})
+
+    @staticmethod
+    def of_settings(settings: Mapping[str, Any]) -> Likelihood:
+        """Read a fit's configuration; one that says nothing of it is that of Normal rows with one noise scale."""
+        return Likelihood(
+            settings.get("likelihood", "normal"), settings.get("noise", "global"), settings.get("nu", "global")
+        )
+
+    def sample_scales(self, batch: Batch, lines: pyro.plate) -> Mapping[str, torch.Tensor]:
+        """Sample the noise scale, `sigma`, and the degrees of freedom, `nu`, that rows refer to.
+
+        `lines` is the program's plate of cell lines: Pyro has one of each name.
+        """
+        screens = pyro.plate("screen", batch.size_of("screen"), dim=-1) if "screen" in (self.noise, self.nu) else None
+        drawn = {"sigma": pyro.sample("sigma", dist.HalfNormal(3.0))}
+        if self.noise != "global":
+            spread = pyro.sample("sigma_sigma", dist.HalfNormal(1.0))
+            plates = {"line": lines, "screen": screens}
+            with plates.get(self.noise) or pyro.plate(self.noise, batch.size_of(self.noise), dim=-1):
+                drawn["sigma"] = pyro.sample(f"sigma_{self.noise}", dist.LogNormal(drawn["sigma"].log(), spread))
+        if self.family == "student_t":
+            if screens is not None and self.nu == "screen":
+                with screens:
+                    drawn["nu"] = pyro.sample("nu", dist.Gamma(2.0, 0.1))
+            else:
+                drawn["nu"] = pyro.sample("nu", dist.Gamma(2.0, 0.1)) if self.nu == "global" else torch.tensor(self.nu)
+        return drawn
+
+    def observe(self, batch: Batch, mean: torch.Tensor, scales: Mapping[str, torch.Tensor]) -> None:
+        """Observe the rows, site `lfc`, around their mean; call it inside the plate `row`."""
+        sigma = scales["sigma"] if self.noise == "global" else scales["sigma"][..., batch.rows_in(self.noise)]
+        if self.family == "normal":
+            pyro.sample("lfc", dist.Normal(mean, sigma), obs=batch.lfc)
+            return
+        nu = scales["nu"][..., batch.rows_in("screen")] if self.nu == "screen" else scales["nu"]
+        pyro.sample("lfc", dist.StudentT(nu, mean, sigma), obs=batch.lfc)
+
+
+NORMAL = Likelihood()
