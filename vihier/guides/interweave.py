@@ -307,9 +307,7 @@ class Sweeper:
         """Move noise scales given the rows' weights, then nu with the weights integrated out, then the weights."""
         rows.take_residuals()
         if self.structure.noise is not None and not self.held:
-            scale = self.structure.scale(self.structure.noise)
-            own = self._own_squares(theta, scale, [scale])
-            theta[scale.name] = rows.moved_noise(theta, scale, own, lambda x: self._prior(theta, scale, x))
+            self._move_noise_scales(theta, self.structure.scale(self.structure.noise), rows)
         rows.take_squares(self._of_parts(theta))
         freedom = self.structure.freedom
         if freedom is not None and self.structure.noise is not None and not self.held:
@@ -318,6 +316,23 @@ class Sweeper:
             scale = self.structure.scale(freedom.source)
             theta[scale.name] = rows.moved_freedom(theta[scale.name], scale, lambda x: self._prior_at(theta, scale, x))
         rows.step_weights(self._of_parts(theta))
+
+    def _move_noise_scales(self, theta: Theta, scale: Scale, rows: RowMoves) -> None:
+        """Move each noise scale, and the spread of log-normal ones together with them."""
+        start = theta[scale.name]
+        said = rows.noise_said(theta, scale, self._own_squares(theta, scale, [scale]))
+        theta[scale.name] = rows.moved_noise(start, said, lambda x: self._prior(theta, scale, x))
+        around = {argument.name: argument for argument in scale.arguments}
+        if scale.family.__name__ != "LogNormal" or around["scale"].source is None or not scale.plates:
+            return
+        spread, level = self.structure.scale(around["scale"].source), around["loc"]
+        if spread.plates or children_of(self.structure, spread) != [scale]:
+            return
+        centre = level.factor if level.source is None else level.factor + theta[level.source]
+        deviations, before = theta[scale.name] - centre, theta[spread.name]
+        said = said.after(theta[scale.name] - start)
+        theta[spread.name] = rows.moved_spread(before, deviations, said, lambda x: self._own_prior(theta, spread, x))
+        theta[scale.name] = centre + deviations * (theta[spread.name] - before).exp()
 
     def _move_noise_level(self, theta: Theta, scale: Scale, rows: RowMoves) -> None:
         """Move all noise scales, and what they are around, by one factor, with the rows' weights integrated out."""

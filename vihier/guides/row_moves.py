@@ -7,6 +7,7 @@ better (van Dyk & Park 2008, J. Am. Stat. Assoc. 103, 790), and the weights afte
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from operator import add
 
@@ -23,6 +24,18 @@ from vihier.inference.threads import in_threads
 # degrees of freedom in 1 / sqrt(n). That of degrees of freedom, of which Normal rows say little, is long at times.
 NOISE_SDS, FREEDOM_WIDTH, WIDEST = 8.0, 30.0, 5.0
 LONG_STEP, LONG_STEP_EVERY = 3.0, 4
+
+
+@dataclass(frozen=True)
+class NoiseSaid:
+    """What rows of given weights say of the noise scales: their number, and their squares in units of the scales."""
+
+    count: Tensor
+    squares: Tensor
+
+    def after(self, shift: Tensor) -> NoiseSaid:
+        """Return the same once the log noise scales have moved."""
+        return NoiseSaid(self.count, self.squares * (-2 * shift).exp())
 
 
 class RowMoves:
@@ -83,16 +96,31 @@ class RowMoves:
         counts = [torch.bincount(getattr(rows.table, which), minlength=size) for rows in self.rows]
         return reduce(add, counts).to(like)[:, None]
 
-    def moved_noise(self, theta: Theta, scale: Scale, own: tuple[Tensor, Tensor], prior: Density) -> Tensor:
-        """Return the log noise scales after a move given the weights; `own` are the locations that it scales too."""
+    def noise_said(self, theta: Theta, scale: Scale, own: tuple[Tensor, Tensor]) -> NoiseSaid:
+        """Count rows and sum their weighted squares by noise scale; `own` are locations that it scales too."""
         start = theta[scale.name]
-        n = len(start) if scale.plates else 1
-        squares = self._sum(lambda i: self.rows[i].noise_squares(n))
+        squares = self._sum(lambda i: self.rows[i].noise_squares(len(start) if scale.plates else 1))
         squares = squares.to(start) * (-2 * start).exp() / self.structure.noise_factor**2
-        count = self._count(scale, "noise")
-        density = held_density(prior, start, count + own[0], squares + own[1])
-        width = (NOISE_SDS / (2 * count + 1).sqrt()).clamp_max(WIDEST)
-        return slice_sample(density, start, self.generator, width=width)
+        return NoiseSaid(self._count(scale, "noise") + own[0], squares + own[1])
+
+    def moved_noise(self, start: Tensor, said: NoiseSaid, prior: Density) -> Tensor:
+        """Return the log noise scales after a move given the weights."""
+        width = (NOISE_SDS / (2 * said.count + 1).sqrt()).clamp_max(WIDEST)
+        return slice_sample(held_density(prior, start, said.count, said.squares), start, self.generator, width=width)
+
+    def moved_spread(self, start: Tensor, deviations: Tensor, said: NoiseSaid, prior: Density) -> Tensor:
+        """Return the log spread of the log noise scales after a move that takes their deviations, [R, N], along.
+
+        Where noise scales are all but equal their spread moves little while they are held: the rows must have a say.
+        """
+        from_start, deviations = start.unsqueeze(-2), deviations.unsqueeze(-2)
+        count, squares = said.count.unsqueeze(-2), said.squares.unsqueeze(-2)
+
+        def density(x: Tensor) -> Tensor:
+            shift = deviations * (x - from_start).expm1()
+            return prior(x) - (count * shift + 0.5 * squares * (-2 * shift).exp()).sum(0)
+
+        return slice_sample(density, start, self.generator)
 
     def moved_level(self, start: Tensor, prior: Density) -> Tensor:
         """Return a shift of all log noise scales, [N], from `start`, zero; squared residuals are brought along."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vihier.errors import FitError, VihierError
-from vihier.guides.block import Block, Theta, make_block, split_by_sgrnas
+from vihier.guides.block import Block, Theta, in_single, make_block, split_by_sgrnas
 from vihier.guides.interweave import Sweeper
 from vihier.guides.mixed_model import Structure
 from vihier.guides.scales import ScaleGuide
@@ -138,23 +138,31 @@ def fit_swept(
             f"likelihood: {size}, for rows that are not Normal with one noise scale; give --draws {most} or fewer, or "
             "--likelihood normal --noise global"
         )
-    blocks = split_by_sgrnas(make_block(structure, full_batch(screen, device, dtype)), PART_CELLS)
+    whole = make_block(structure, full_batch(screen, device, dtype))
+    # Sweeps take the sums of the rows in single precision, and what genes share in double.
+    blocks = [in_single(block) for block in split_by_sgrnas(whole, PART_CELLS)]
     with one_thread():
-        return _SweptFitter(structure, blocks, screen, seed, progress).fit(draws, max_sweeps or SETTLE, init)
+        return _SweptFitter(structure, blocks, screen, dtype, seed, progress).fit(draws, max_sweeps or SETTLE, init)
 
 
 class _SweptFitter:
     """One fit: the blocks, and the random streams."""
 
     def __init__(
-        self, structure: Structure, blocks: Sequence[Block], screen: Screen, seed: int, progress: Progress
+        self,
+        structure: Structure,
+        blocks: Sequence[Block],
+        screen: Screen,
+        dtype: torch.dtype,
+        seed: int,
+        progress: Progress,
     ) -> None:
         self.structure, self.blocks, self.seed, self.progress = structure, blocks, seed, progress
         plates = {plate for scale in structure.scales for plate in scale.plates} | {"gene"}
         self.sizes = {p: screen.n_genes if p == "gene" else blocks[0].batch.size_of(p) for p in plates}
         self.n_sgrnas, self.n_rows = screen.n_sgrnas, screen.n_rows
         self.cells = screen.n_genes * screen.n_lines
-        self.like = blocks[0].data.square
+        self.like = blocks[0].data.square.to(dtype)
 
     def _random(self, *keys: int | str) -> torch.Generator:
         return generator(self.like.device, self.seed, *keys)

@@ -12,6 +12,7 @@ import torch
 from torch.distributions import constraints
 
 from vihier.errors import VihierError
+from vihier.inference.labels import labels_of_dims
 from vihier.inference.sites import FILE_DIMS, Site, Sites
 from vihier.models.batch import Batch
 from vihier.posterior.layout import ordered_dims
@@ -40,10 +41,7 @@ class EarlierFit:
 
     def __init__(self, source: str | os.PathLike[str] | Posterior, screen: Screen | ScreenStore) -> None:
         self.posterior = source if isinstance(source, Posterior) else open_posterior(Path(source))
-        index = screen.index
-        self._labels = {"sgrna": index.sgrnas, "hugo_symbol": index.genes, "depmap_id": index.lines}
-        if index.lineages is not None:
-            self._labels["lineage"] = index.lineages
+        self._labels = labels_of_dims(screen)
 
     def values(self, batch: Batch, sites: Sequence[Site]) -> dict[str, torch.Tensor]:
         """Centres of the sites that the earlier fit has with the same dims: site -> [*shape in the batch].

@@ -9,6 +9,7 @@ import torch
 
 from vihier.errors import VihierError
 from vihier.inference.draws import Draws
+from vihier.inference.labels import labels_of_dims
 from vihier.inference.sites import FILE_DIMS, Site, Sites
 from vihier.models.batch import Batch
 from vihier.posterior.layout import ordered_dims
@@ -18,14 +19,6 @@ from vihier.screen.faults import shown
 
 Known = dict[str, torch.Tensor | None]
 """Site -> which of its elements a posterior has, bool [*shape in the batch]; None where it has none of them."""
-
-
-def labels_of_dims(screen: Screen) -> dict[str, np.ndarray]:
-    """Return the labels that a screen gives the dims of a posterior file, those of categorical covariates too."""
-    index = screen.index
-    labels = {**index.categories, "sgrna": index.sgrnas, "hugo_symbol": index.genes, "depmap_id": index.lines}
-    labels["replicate"] = index.replicates
-    return labels if index.lineages is None else {**labels, "lineage": index.lineages}
 
 
 class KnownSites:

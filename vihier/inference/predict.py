@@ -15,6 +15,7 @@ from vihier.atomic import renamed_when_whole
 from vihier.inference.device import seeded
 from vihier.inference.predictor import CPU, Predictor
 from vihier.models.batch import Batch
+from vihier.models.likelihood import Likelihood
 from vihier.models.program import Program, load_program
 from vihier.posterior import layout
 from vihier.posterior.reader import Posterior
@@ -105,7 +106,9 @@ def posterior_predictive(
 
 def program_of(posterior: Posterior, model: Model | None = None) -> Program:
     """Return the program that a posterior is of: `model` where it is given, which a fit of one's own needs."""
-    return load_program(posterior.model if model is None else model, posterior.priors)
+    if model is not None:
+        return load_program(model, posterior.priors)
+    return load_program(posterior.model, posterior.priors, Likelihood.of_settings(posterior.config))
 
 
 def predicted_rows(predictor: Predictor) -> Iterator[tuple[slice, np.ndarray]]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from vihier.errors import VihierError
+from vihier.inference.labels import labels_of_dims
 from vihier.inference.sites import FILE_DIMS, Site, Sites
 from vihier.models.batch import Batch
 from vihier.models.program import Program
@@ -161,16 +162,13 @@ class EffectParts:
 def labels_of(screen: Screen | ScreenStore, sites: Sites) -> dict[str, Any]:
     """Return the labels of every dim that a program's variables have: those of the screen, and of a user's own plates.
 
-    A plate named like a categorical covariate, and as long, has its labels; any other is numbered.
+    A plate named `replicate`, or like a categorical covariate, and as long, has its labels; any other is numbered.
     """
-    index = screen.index
-    labels: dict[str, Any] = {"sgrna": index.sgrnas, "hugo_symbol": index.genes, "depmap_id": index.lines}
-    if index.lineages is not None:
-        labels["lineage"] = index.lineages
+    known = labels_of_dims(screen)
+    labels: dict[str, Any] = {dim: known[dim] for dim in FILE_DIMS.values() if dim in known}
     for site in (*sites.latent, *sites.deterministic):
         for dim, size in zip(site.axis_dims(), site.shape, strict=True):
             if dim is None or dim in FILE_DIMS.values():
                 continue
-            categories = index.categories.get(dim)
-            labels[dim] = categories if categories is not None and len(categories) == size else size
+            labels[dim] = known[dim] if dim in known and len(known[dim]) == size else size
     return labels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -86,6 +87,11 @@ class Posterior:
     def priors(self) -> Any:
         """Priors by site name."""
         return self.attrs["priors"]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration that the fit ran with, read from its TOML; empty where the file has none."""
+        return tomllib.loads(self.attrs.get("config", ""))
 
     @property
     def not_identified(self) -> dict[str, str]:
