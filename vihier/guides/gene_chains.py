@@ -196,16 +196,20 @@ class GeneChains:
         self.cell_count, self.cell_total = data.line_count, data.line_total
         self.slot_count, self.slot_total = data.slot_count, data.slot_total
 
-    def weigh_rows(self, theta: Theta) -> Block:
-        """Take the rows at their present precisions, where these are unequal; return the block with such sums."""
+    def weigh_rows(self, theta: Theta) -> None:
+        """Take the rows at their present precisions, where these are unequal."""
         if self.rows is not None:
             self._take_data(self.rows.data(theta, self.block.data))
+
+    @property
+    def weighed(self) -> Block:
+        """The block, its rows at the precisions last taken."""
         return replace(self.block, data=self.data)
 
     def move_tree_scales(self, theta: Theta, column: Tensor | None) -> Theta:
         """Move the genes' own scales of the tree with all of a gene's locations integrated out; return all scales."""
         theta = dict(theta)
-        self.tree = GeneTree.of(self.structure, theta, column, replace(self.block, data=self.data))
+        self.tree = GeneTree.of(self.structure, theta, column, self.weighed)
         for scale in self.own_scales:
             if scale in self.tree_scales:
                 self.move_in_tree(theta, scale)
@@ -223,7 +227,6 @@ class GeneChains:
 
     def draw_dense(self, theta: Theta, column: Tensor | None) -> Said:
         """Draw d = (a, m, b) given the shared part of each line's mean, with e integrated out."""
-        self.weigh_rows(theta)
         data = self.data
         spread = variances(self.structure, theta, self.block)
         eliminated = eliminate(data, spread, column, with_evidence=False)

@@ -54,6 +54,6 @@ def tree_scales(structure: Structure) -> list[Scale]:
     for scale in structure.scales:
         users = [location.plates for location in structure.locations if location.scale == scale.name]
         of_tree = bool(users) and set(users) <= {LINEAGES, GENES}
-        if of_tree and scale.plates in ((), GENES) and scale.name != structure.noise:
+        if of_tree and scale.plates in ((), GENES) and scale.name not in structure.of_rows:
             found.append(scale)
     return found

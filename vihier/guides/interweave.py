@@ -125,6 +125,9 @@ class Sweeper:
         theta = dict(theta)
         for pairs in [] if self.held else self.pairs:
             theta = swap(self.structure, theta, pairs, self.block, self.generator)
+        if self.rows is not None:
+            at_start = self._of_parts(theta)
+            self._for_parts(lambda i: self.parts[i].weigh_rows(at_start[i]))
         if self.draws_shared and not self.shared:
             self._draw_shared_first(theta)
         column = self._columns()
@@ -217,7 +220,7 @@ class Sweeper:
     def _draw_shared_first(self, theta: Theta) -> None:
         """Draw the shared locations from their exact conditional given the scales, all genes integrated out."""
         mine = self._of_parts(theta)
-        said = self._for_parts(lambda i: collapse(self.structure, mine[i], self.parts[i].weigh_rows(mine[i])).natural)
+        said = self._for_parts(lambda i: collapse(self.structure, mine[i], self.parts[i].weighed).natural)
         natural = sum_natural(said)
         assert natural is not None
         self.shared, _, _ = draw_shared_deviations(self.structure, theta, self.block, natural, self.generator)
