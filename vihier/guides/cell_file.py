@@ -90,6 +90,7 @@ class CellFile:
         none = torch.zeros(0, dtype=torch.long, device=block.slot.device)
         batch = replace(block.batch, gene=none, sgrna=none, line=none, lfc=None, covariates={})
         zero = block.data.count.new_zeros((), dtype=self.dtype)
+        assert block.data.pairs is not None  # rows of one noise scale
         data = replace(
             block.data,
             count=zero.expand_as(block.data.count),

@@ -160,7 +160,7 @@ def _said(block: Block, levels: Levels, spread: Variances, dense: Tensor) -> Sai
     """Sum what d says of the shared part of each line's mean over the block's genes."""
     data = block.data
     n_genes, n_slots, n_lines = data.count.shape
-    count, total = data.line_count, data.line_total
+    count, total = data.line_count[..., 0], data.line_total[..., 0]
     tau = 1.0 / spread.noise
     slots = _slots(levels, spread, dense)
     n_draws = slots.shape[-1]

@@ -124,7 +124,7 @@ def _shifts(
     """
     n_draws = next(iter(theta.values())).shape[-1]
     shifts = [nodes.new_zeros(len(nodes), n_draws) for _ in own.sites]
-    sources = {source for scale in own.sites for _, source, _ in scale.arguments if source is not None}
+    sources = {source for scale in own.sites for source in scale.sources}
     for source in sorted(sources):
         up, down = (
             gene_log_prior(structure, _at_nodes(own, {**own.theta, source: own.theta[source] + step}, nodes), block)

@@ -79,5 +79,5 @@ def cells_of(block: Block) -> Cells:
     """Return a block's cells as a posterior file has them; counts by sgRNA mean nothing where no table is of sgRNAs."""
     data, batch = block.data, block.batch
     count = data.count[batch.gene_of_sgrna, block.slot % data.count.shape[1]].cpu().numpy()
-    line_count = data.line_count.cpu().numpy().astype(np.uint16)
-    return Cells(data.line_total.cpu().numpy().astype(np.float32), count, line_count)
+    line_count = data.line_count[..., 0].cpu().numpy().astype(np.uint16)
+    return Cells(data.line_total[..., 0].cpu().numpy().astype(np.float32), count, line_count)

@@ -166,8 +166,6 @@ def fit(
 
 def fit_as_asked(screen: Screen | ScreenStore, request: FitRequest) -> Posterior:
     """Do what `fit` does, its arguments in one object that was checked before the screen was read."""
-    if not isinstance(screen, Screen) and not is_streamed(screen, request):
-        screen = screen.to_screen()
     run = _Run.of(request, screen)
     if request.out is None:
         folder = Path(tempfile.mkdtemp(prefix="vihier-"))
@@ -201,8 +199,10 @@ class _Run:
 
     @classmethod
     def of(cls, asked: FitRequest, screen: Screen | ScreenStore) -> _Run:
-        streamed = is_streamed(screen, asked)
-        program = load_program(asked.model, asked.priors, chosen_likelihood(asked, screen, streamed))
+        program = load_program(asked.model, asked.priors, chosen_likelihood(asked, screen))
+        streamed = is_streamed(screen, asked, program)
+        if not isinstance(screen, Screen) and not streamed:
+            screen = screen.to_screen()
         device = resolve_device(asked.device)
         wide = asked.guide == "structured" and not streamed
         chosen = resolve_dtype(asked.dtype, torch.float64 if wide else torch.float32)
@@ -233,7 +233,7 @@ class _Run:
         settings |= {"draws": asked.draws, "seed": asked.seed, "device": self.device.type}
         settings |= {"dtype": str(self.dtype).removeprefix("torch."), "batch": asked.batch}
         settings |= {"batch_size": self.batch_size, "max_steps": asked.max_steps}
-        if is_streamed(self.screen, asked):
+        if is_streamed(self.screen, asked, self.program):
             settings["draws_disk_gb"] = float(asked.draws_disk_gb)
         if self.init is not None:
             settings |= {"init": str(self.init.posterior.path), "init_created_at": self.init.created_at}
@@ -242,7 +242,7 @@ class _Run:
     def write(self, path: Path) -> None:
         """Fit, and write the file."""
         asked, program = self.asked, self.program
-        if is_streamed(self.screen, asked):
+        if is_streamed(self.screen, asked, self.program):
             self._write_streamed(path)
             return
         assert isinstance(self.screen, Screen)
@@ -350,11 +350,15 @@ class _Run:
         )
 
 
-def is_streamed(screen: Screen | ScreenStore, request: FitRequest) -> bool:
-    """Whether a screen is so large that a fit of it passes over its blocks instead of holding them."""
+def is_streamed(screen: Screen | ScreenStore, request: FitRequest, program: Program) -> bool:
+    """Whether a screen is so large that a fit of it passes over its blocks instead of holding them.
+
+    Rows that are not Normal with one noise scale are held.
+    """
     from vihier.guides.structured_fit import SWEPT_UP_TO
 
-    return request.guide == "structured" and screen.n_genes * screen.n_lines > SWEPT_UP_TO
+    large = screen.n_genes * screen.n_lines > SWEPT_UP_TO
+    return request.guide == "structured" and large and program.likelihood.is_plain
 
 
 def _hash(screen: Screen | ScreenStore, read: tuple[str, ...]) -> str:

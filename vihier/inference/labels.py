@@ -8,9 +8,10 @@ import numpy as np
 
 if TYPE_CHECKING:
     from vihier.screen import Screen
+    from vihier.store.store import ScreenStore
 
 
-def labels_of_dims(screen: Screen) -> dict[str, np.ndarray]:
+def labels_of_dims(screen: Screen | ScreenStore) -> dict[str, np.ndarray]:
     """Return the labels of every dim: sgRNAs, genes, lines, lineages, replicates, and categorical covariates."""
     index = screen.index
     labels = {**index.categories, "sgrna": index.sgrnas, "hugo_symbol": index.genes, "depmap_id": index.lines}

@@ -16,6 +16,7 @@ AUTO = "auto"
 # A screen of so many genes is a whole one, or a large part of one: each replicate has hundreds of rows, which tell its
 # noise scale and how heavy the tails are. A handful of genes is a check or a look, and Normal rows need least.
 WHOLE_FROM_GENES = 200
+RICH_UP_TO = 400_000
 
 
 def check_likelihood(request: FitRequest) -> None:
@@ -38,28 +39,19 @@ def check_likelihood(request: FitRequest) -> None:
     Likelihood("student_t", "global", request.nu)
 
 
-def chosen_likelihood(request: FitRequest, screen: Screen | ScreenStore, streamed: bool = False) -> Likelihood | None:
+def chosen_likelihood(request: FitRequest, screen: Screen | ScreenStore) -> Likelihood | None:
     """Return the likelihood of a fit; None for a program of one's own.
 
-    With `auto`, the structured guide takes whole screens, of `WHOLE_FROM_GENES` genes or more, for `student_t` with
-    noise by replicate: on real ones both the tails and the spread of noise between replicates are large, and held-out
-    rows are predicted far better. Smaller screens, those that are `streamed` in blocks of genes, and the baseline
-    `mean_field` have Normal rows and one noise scale. Either can be asked for alone.
-
-    Raises
-    ------
-    VihierError
-        If a streamed screen is asked for with other rows.
+    With `auto`, the structured guide takes the rows of whole screens, of `WHOLE_FROM_GENES` genes or more, for
+    `student_t` with noise by replicate: on real ones both the tails and the spread of noise between replicates are
+    large, and held-out rows are predicted far better. Smaller screens, those of more than `RICH_UP_TO` gene-line pairs,
+    where that takes many minutes, and the baseline `mean_field` have Normal rows and one noise scale. Either can be
+    asked for alone.
     """
     if not isinstance(request.model, str):
         return None
-    rich = request.guide == "structured" and screen.n_genes >= WHOLE_FROM_GENES and not streamed
+    whole = screen.n_genes >= WHOLE_FROM_GENES and screen.n_genes * screen.n_lines <= RICH_UP_TO
+    rich = request.guide == "structured" and whole
     family = ("student_t" if rich else "normal") if request.likelihood == AUTO else request.likelihood
     noise = ("replicate" if rich else "global") if request.noise == AUTO else request.noise
-    found = Likelihood(family, noise, request.nu)
-    if streamed and request.guide == "structured" and not found.is_plain:
-        raise VihierError(
-            f"likelihood {found.label!r}: a screen that is streamed by gene has Normal rows of one noise scale so far; give "
-            "--likelihood normal --noise global, or fit some of its genes (--n-genes)"
-        )
-    return found
+    return Likelihood(family, noise, request.nu)

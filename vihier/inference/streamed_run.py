@@ -13,7 +13,7 @@ from vihier.guides.block import Theta
 from vihier.guides.cell_file import CellFile
 from vihier.guides.streamed_draws import StreamedFit
 from vihier.guides.streamed_fit import fit_streamed
-from vihier.guides.structure import Structure, check_structure, read_structure
+from vihier.guides.structure import Structure, check_structure, read_structure, refusal
 from vihier.inference.batches import GeneBlocks, genes_in_block
 from vihier.inference.device import run_on
 from vihier.inference.draws import DrawPlan, genes_at_once, write_draws, write_groups
@@ -83,6 +83,10 @@ def write_streamed(
     probe = GeneBlocks(screen, 2, "cpu", torch.float64)[0]
     with run_on(torch.device("cpu"), torch.float64):
         structure = read_structure(program.model, probe)
+        if not structure.is_plain:
+            raise refusal(
+                structure.observed, "a screen this large needs Normal rows of one noise scale"
+            )
         plan = DrawPlan.of(program, sites, screen, probe)
     if not program.known:  # it may treat other genes than the two that were looked at in another way
         for batch in blocks_of(screen, genes_in_block(screen), torch.device("cpu"), torch.float64):

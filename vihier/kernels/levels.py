@@ -98,7 +98,7 @@ def levels_of(data: GeneData, shared: Tensor | None, *, with_evidence: bool, row
     rows : Tensor, optional
         Every number of rows that a gene has in a line; found in the data where not given.
     """
-    count, total = data.line_count, data.line_total
+    count, total = data.line_count[..., 0], data.line_total[..., 0]
     rows = torch.unique(count) if rows is None else rows.to(count)
     t = total.new_zeros(total.shape[1], 1) if shared is None else shared
     n_genes, n_slots, n_lines = data.count.shape
