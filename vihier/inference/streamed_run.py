@@ -84,9 +84,7 @@ def write_streamed(
     with run_on(torch.device("cpu"), torch.float64):
         structure = read_structure(program.model, probe)
         if not structure.is_plain:
-            raise refusal(
-                structure.observed, "a screen this large needs Normal rows of one noise scale"
-            )
+            raise refusal(structure.observed, "a screen this large needs Normal rows of one noise scale")
         plan = DrawPlan.of(program, sites, screen, probe)
     if not program.known:  # it may treat other genes than the two that were looked at in another way
         for batch in blocks_of(screen, genes_in_block(screen), torch.device("cpu"), torch.float64):
