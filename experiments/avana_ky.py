@@ -15,7 +15,6 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from control_genes import read_gene_sets
 from run_record import SHARED_DATA, Stages, existing, machine, peak_memory_gb
@@ -43,15 +42,9 @@ def arguments() -> argparse.Namespace:
 
 def control_figure(effect: pd.DataFrame, sets: dict[str, ControlGenes], path: Path) -> None:
     """Draw how effects of essential and non-essential genes are distributed over all lines."""
-    figure, axes = plt.subplots(1, len(sets), figsize=(4.6 * len(sets), 3.2), layout="constrained", sharex=True)
-    low, high = np.nanquantile(effect.to_numpy(), (0.001, 0.999))
-    for ax, (name, two) in zip(np.atleast_1d(axes), sets.items(), strict=True):
-        kinds = ((two.essential, "essential", "#c2410c"), (two.nonessential, "non-essential", "#22567d"))
-        for genes, label, colour in kinds:
-            values = effect.loc[:, effect.columns.isin(genes)].to_numpy().ravel()
-            ax.hist(values, bins=80, range=(low, high), density=True, alpha=0.6, color=colour, label=label)
-        ax.set(title=name, xlabel="effect, posterior mean (log2 fold change)", yticks=[])
-    np.atleast_1d(axes)[0].legend(frameon=False)
+    figure, axes = plt.subplots(len(sets), 1, figsize=(6.4, 3.6 * len(sets)), layout="constrained", sharex=True)
+    for ax, two in zip(axes, sets.values(), strict=True):
+        plots.control_distributions(effect, two, ax)
     figure.savefig(path, dpi=130)
     plt.close(figure)
 

@@ -79,10 +79,18 @@ def test_line_quality_names_the_worst_on_top_and_puts_the_others_together(n_line
     assert f"below 0.9 ({n_beyond})" in [text.get_text() for text in ax.get_legend().get_texts()]
 
 
-def test_drift_shows_the_limit_of_the_stopping_rule(make_posterior: Make, tmp_path: Path) -> None:
+def test_drift_shows_the_limit_of_the_stopping_rule_and_what_is_not_in_the_history_is_refused(
+    make_posterior: Make, tmp_path: Path
+) -> None:
     post = make_posterior(2, 2, 1)
     with pytest.raises(VihierError, match="says nothing of how parameters moved"):
         plots.drift(post)
+    bare = tmp_path / "bare.h5"
+    shutil.copy(post.path, bare)
+    with h5py.File(bare, "a") as file:
+        del file["vi_history/elbo_per_row"]
+    with open_posterior(bare) as without, pytest.raises(VihierError, match="has no ELBO"):
+        plots.elbo(without)
     path = tmp_path / "moved.h5"
     shutil.copy(post.path, path)
     moved = np.full(100, np.nan)

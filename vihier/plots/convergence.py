@@ -27,9 +27,16 @@ def elbo(post: Posterior, ax: Axes | None = None) -> Axes:
         A fit.
     ax
         Where to draw; a new figure when None.
+
+    Raises
+    ------
+    VihierError
+        The fit has no ELBO: that of a large screen, whose chains are exact.
     """
-    ax = axes(ax)
     history = post.group("vi_history")
+    if "elbo_per_row" not in history:
+        raise VihierError(f"{post.path}: has no ELBO, since its draws are of exact chains; see `vihier check`")
+    ax = axes(ax)
     step, values = history["step"].values, history["elbo_per_row"].values
     ax.plot(step, values, color=MEAN_COLOUR, linewidth=1)
     late = values[len(values) // 10 :]
@@ -70,7 +77,7 @@ def drift(post: Posterior, ax: Axes | None = None) -> Axes:
     history = post.group("vi_history")
     name = next((name for name in _WATCHED if name in history), None)
     if name is None:
-        raise VihierError(f"{post.path}: its history says nothing of how parameters moved; draw 'elbo'")
+        raise VihierError(f"{post.path}: its history says nothing of how parameters moved; see `vihier check`")
     ax = axes(ax)
     label, limit = _WATCHED[name]
     values = history[name].values

@@ -14,6 +14,7 @@ from vihier.diagnostics.control_genes import ControlGenes
 from vihier.errors import VihierError
 from vihier.posterior.reader import Posterior, open_posterior
 from vihier.screen.faults import nearest
+from vihier.screen.labels import ONE_LINEAGE
 from vihier.screen.screen import Screen
 from vihier.store.either import screen_or_store
 
@@ -136,7 +137,7 @@ def _heatmap(post: Posterior, asked: Asked) -> Drawn:
 
 
 def _gene(post: Posterior, asked: Asked) -> Drawn:
-    screen = None if asked.screen is None else _read(asked.screen)
+    screen = None if asked.screen is None else _read(asked.screen, post)
     note = () if screen else ("without --screen SCREEN the rows are not drawn",)
     return Drawn(plots.gene_page(post, asked.genes[0], screen), note)
 
@@ -155,14 +156,14 @@ def _volcano(post: Posterior, asked: Asked) -> Drawn:
 
 def _shrinkage(post: Posterior, asked: Asked) -> Drawn:
     assert asked.screen is not None
-    return Drawn(plots.shrinkage(post, _read(asked.screen), gene=asked.genes[0] if asked.genes else None))
+    return Drawn(plots.shrinkage(post, _read(asked.screen, post), gene=asked.genes[0] if asked.genes else None))
 
 
 def _predictive(post: Posterior, asked: Asked) -> Drawn:
     from vihier.inference.predict import posterior_predictive
 
     assert asked.screen is not None
-    screen = _read(asked.screen)
+    screen = _read(asked.screen, post)
     notes: tuple[str, ...] = ()
     if asked.genes:
         screen = screen.subset(genes=asked.genes)
@@ -214,8 +215,10 @@ def _of_variable(figure: Callable[..., Axes]) -> Callable[[Posterior, Asked], Dr
     return drawn
 
 
-def _read(path: Path) -> Screen:
-    screen = screen_or_store(path)
+def _read(path: Path, post: Posterior) -> Screen:
+    """Read the screen as the fit had it."""
+    single = "lineage" in post.dims and post.labels("lineage").tolist() == [ONE_LINEAGE]
+    screen = screen_or_store(path, single_lineage=single)
     if isinstance(screen, Screen):
         return screen
     with screen:

@@ -12,8 +12,15 @@ from vihier.screen.screen import Screen
 from vihier.store.store import ScreenStore, is_hdf5, open_store
 
 
-def screen_or_store(path: str | PathLike[str]) -> Screen | ScreenStore:
+def screen_or_store(path: str | PathLike[str], *, single_lineage: bool = False) -> Screen | ScreenStore:
     """Read a table, or open a store; warnings about a table are left to its report.
+
+    Parameters
+    ----------
+    path
+        The file.
+    single_lineage
+        Put all lines of a table in one lineage; a store is as it was packed.
 
     Raises
     ------
@@ -25,4 +32,4 @@ def screen_or_store(path: str | PathLike[str]) -> Screen | ScreenStore:
         return open_store(file)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ScreenWarning)
-        return read_screen(file)
+        return read_screen(file, single_lineage=single_lineage)
