@@ -25,6 +25,8 @@ from vihier.report.table import ReportTable, tables_data
 if TYPE_CHECKING:
     from vihier.posterior.reader import Posterior
 
+# In this order: a constant is there before it is used.
+SCRIPTS = ("tables", "charts", "genes", "main")
 _NOUNS = {"hugo_symbol": "genes", "sgrna": "sgRNAs", "depmap_id": "lines", "lineage": "lineages"}
 
 
@@ -86,7 +88,9 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     folder = files("vihier.report") / "page"
-    scripts = [_plotly(), (folder / "report.js").read_text(encoding="utf-8")]
+    # One scope for all, and none of their names in the page's own.
+    parts = "\n".join((folder / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
+    scripts = [_plotly(), f'"use strict";\n(() => {{\n{parts}}})();']
     data = {
         "tables": tables_data([page.parameters, *page.quality, *page.hits]),
         "genePages": None if page.pages is None else page.pages.data,
