@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from vihier.diagnostics.checks.items import Item, listed
+from vihier.diagnostics.checks.items import Item, judged, listed
 from vihier.diagnostics.psis import KHAT_LIMIT
 from vihier.posterior.reader import Posterior
 
 KHAT_FAILS = 1.0
 GENES_WARN = 0.1
+RHAT_WARN, RHAT_FAILS = 1.05, 1.2
 
 
 def convergence(converged: bool, reason: str) -> Item:
@@ -53,21 +54,31 @@ def guide_khat(khat_globals: float, khat: np.ndarray, genes: np.ndarray, sweeps:
     return Item("k-hat", "pass", found, figures)
 
 
-def only_swept(sweeps: float) -> Item:
-    """Judge a fit whose draws no guide stands for: chains of an exact sampler, of which convergence says the rest.
+def only_swept(sweeps: float, rhat: float | None = None) -> Item:
+    """Judge a fit whose draws no guide stands for: chains of an exact sampler.
+
+    Parameters
+    ----------
+    sweeps
+        Sweeps of each chain.
+    rhat
+        R-hat of what genes share, where the fit says it; else convergence says the rest.
 
     Examples
     --------
-    >>> only_swept(0).status
-    'fail'
+    >>> only_swept(0).status, only_swept(40, 1.01).status, only_swept(40, 1.3).status
+    ('fail', 'pass', 'fail')
     """
-    figures = {"sweeps": sweeps}
-    if sweeps > 0:
-        sentence = f"does not apply: every draw is of a chain of {sweeps:.0f} exact sweeps, not of a guide"
+    figures = {"sweeps": sweeps} | ({} if rhat is None else {"rhat_globals": rhat})
+    if not sweeps > 0:
+        return Item(
+            "k-hat", "fail", "the file has neither k-hat of the guide nor sweeps of its draws; fit anew", figures
+        )
+    sentence = f"does not apply: every draw is of a chain of {sweeps:.0f} exact sweeps, not of a guide"
+    if rhat is None:
         return Item("k-hat", "pass", sentence, figures)
-    return Item(
-        "k-hat", "fail", "the file has neither k-hat of the guide nor sweeps of its draws; fit it anew", figures
-    )
+    sentence += f"; R-hat of what genes share is {rhat:.2f}"
+    return Item("k-hat", judged(rhat, RHAT_WARN, RHAT_FAILS), sentence, figures)
 
 
 def of_fit(posterior: Posterior) -> list[Item]:
@@ -75,9 +86,10 @@ def of_fit(posterior: Posterior) -> list[Item]:
     items = [convergence(posterior.converged, str(posterior.attrs.get("reason", "it does not say why")))]
     if posterior.guide == "structured":
         group = posterior.group("diagnostics")
-        sweeps = float(group["sweeps"]) if "sweeps" in group else 0.0
+        sweeps = max((float(group[name]) for name in ("sweeps", "passes") if name in group), default=0.0)
         if "khat_globals" not in group:
-            return [*items, only_swept(sweeps)]
+            rhat = float(group["rhat_globals"]) if "rhat_globals" in group else None
+            return [*items, only_swept(sweeps, rhat)]
         genes = posterior.labels("hugo_symbol")
         return [*items, guide_khat(float(group["khat_globals"]), group["khat"].to_numpy(), genes, sweeps)]
     sentence = f"guide {posterior.guide!r} does not say how far it is from the posterior; fit with guide 'structured'"
