@@ -91,6 +91,19 @@ def test_a_row_is_its_known_parents_and_the_spread_of_what_is_new(
     assert row["eti_95%"] - row["eti_5%"] == pytest.approx(2 * 1.645 * variance**0.5, rel=0.1)
 
 
+def test_the_noise_of_a_new_replicate_is_drawn_from_that_of_all_replicates() -> None:
+    options = {"likelihood": "normal", "noise": "replicate", "draws": 1000, "quiet": True}
+    with vihier.fit(ragged_frame(), "additive", **options) as post:
+        known, new = (predict(post, rows(replicate_id=name)).iloc[0] for name in ("A", "Z"))
+        common, spread = (post.draws(name).to_numpy().ravel() for name in ("sigma", "sigma_sigma"))
+        own = float((post.draws("sigma_replicate", replicate="ACH-0|A") ** 2).mean())
+    assert known["new"] == "" and new["new"] == "replicate"
+    assert new["mean"] == pytest.approx(known["mean"], abs=1e-6)
+    # A log-normal's second moment, the largest draws left to chance: its sd over 1,000 draws is some 10 %.
+    expected = float((common**2 * np.exp(2 * spread**2)).mean())
+    assert new["sd"] ** 2 - known["sd"] ** 2 == pytest.approx(expected - own, abs=0.3 * expected)
+
+
 def test_rows_of_one_new_line_share_its_draws_across_blocks(fit: Posterior, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vihier.inference.predictor.ELEMENTS_AT_ONCE", 1)  # one gene a block
     frame = ragged_frame().drop_duplicates("hugo_symbol").assign(depmap_id="NEW", lineage="skin")
