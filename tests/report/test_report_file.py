@@ -102,6 +102,21 @@ def test_measurements_are_those_of_the_screen_also_of_a_store(reported: Reported
     np.testing.assert_allclose(values / 1000, expected.loc[sgrnas["labels"]].to_numpy(), atol=0.00051)
 
 
+def test_a_table_with_other_names_and_without_lineages_is_read_as_the_fit_had_it(
+    reported: Reported, tmp_path: Path
+) -> None:
+    table = tmp_path / "screen.csv"
+    frame = reported.screen.subset(genes=reported.screen.index.genes[-4:].tolist()).to_frame()
+    frame.drop(columns="lineage").rename(columns={"lfc": "LFC"}).to_csv(table, index=False)
+    named = ["--column", "lfc=LFC"]
+    fit, out = str(tmp_path / "fit.h5"), str(tmp_path / "report.html")
+    quick = ["--single-lineage", "--guide", "mean_field", "--max-steps", "5", "--draws", "20", "--quiet"]
+    assert main(["fit", str(table), "--out", fit, *named, *quick]) == 0
+    assert main(["report", fit, "--out", out, "--screen", str(table), *named]) == 0
+    html = Path(out).read_text(encoding="utf-8")
+    assert "posterior predictive by gene" in html and "Rows were not checked" not in html
+
+
 def test_nine_hundred_genes_in_sixty_lines_are_below_30_mb(make_posterior: Make, tmp_path: Path) -> None:
     written = write_report(make_posterior(900, 60, 6), tmp_path / "report.html")
     assert written.n_gene_pages == written.n_genes == 900

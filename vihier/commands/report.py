@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from vihier.commands import answer_options as options
-from vihier.commands.arguments import GENES, LABELS, AsJson, labels
+from vihier.commands.arguments import GENES, LABELS, AsJson, Columns, OnConflict, labels, read
 from vihier.errors import VihierError
+
+if TYPE_CHECKING:
+    from vihier.posterior.reader import Posterior
+    from vihier.screen.screen import Screen
+    from vihier.store.store import ScreenStore
 
 CHECK_DRAWS = 200
 
@@ -34,6 +39,8 @@ def report(
         bool,
         typer.Option("--check/--no-check", help="With --screen: draw rows and check them, which takes the longest."),
     ] = True,
+    column: Columns = None,
+    on_conflict: OnConflict = "error",
     as_json: AsJson = False,
 ) -> None:
     """Write a report: summary, checks, hits to sort and search, a page of every gene, quality of lines.
@@ -56,10 +63,9 @@ def report(
     from vihier.posterior.reader import open_posterior
     from vihier.report.answers_tables import Calling
     from vihier.report.write import write_report
-    from vihier.store.either import screen_or_store
 
     with open_posterior(fit) as post:
-        rows = None if screen is None else screen_or_store(screen)
+        rows = None if screen is None else _screen(screen, post, column, on_conflict)
         calling = Calling(fdr, beyond, controls)
         written = write_report(
             post, out, screen=rows, genes=wanted, calling=calling, check_draws=CHECK_DRAWS if check else 0
@@ -76,3 +82,18 @@ def report(
         typer.echo(json.dumps(about, indent=2, ensure_ascii=False))
         return
     typer.echo(f"{out}: {written.n_bytes / 1e6:.1f} MB, pages of {written.n_gene_pages:,} of {written.n_genes:,} genes")
+
+
+def _screen(
+    path: Path, post: Posterior, column: list[str] | None, on_conflict: Literal["error", "drop"]
+) -> Screen | ScreenStore:
+    """Read the screen as the fit had it: in one lineage, where that was asked for."""
+    from vihier.screen.labels import ONE_LINEAGE
+    from vihier.store.store import is_hdf5, open_store
+
+    if is_hdf5(path):
+        if column or on_conflict != "error":
+            raise VihierError(f"{path}: a store is read as it was packed; leave --column and --on-conflict out")
+        return open_store(path)
+    single = "lineage" in post.dims and post.labels("lineage").tolist() == [ONE_LINEAGE]
+    return read(path, column, single, on_conflict)

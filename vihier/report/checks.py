@@ -42,7 +42,7 @@ def checks_of(
     if screen is None or draws == 0:
         return check_fit(post, controls=controls), ""
     if not isinstance(screen, Screen):
-        return check_fit(post, controls=controls), "The rows of a store are shown, and not checked."
+        return check_fit(post, controls=controls), "The rows of this store are too many to be checked here."
     try:
         return check_fit(post, _fitted_part(post, screen), controls=controls, draws=draws), ""
     except VihierError as error:

@@ -23,11 +23,14 @@ from vihier.report.payload import packed
 from vihier.report.pictures import Picture, p_value_pictures, pictures
 from vihier.report.quality_tables import quality_tables
 from vihier.report.table import ReportTable
+from vihier.screen.screen import Screen
 
 if TYPE_CHECKING:
     from vihier.posterior.reader import Posterior
-    from vihier.screen.screen import Screen
     from vihier.store.store import ScreenStore
+
+# Rows of a store up to which it is read whole, so that they are checked.
+MOST_ROWS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,8 @@ def write_report(
     out
         File to write, `.html`.
     screen
-        The screen that was fitted: its measurements are shown beside the posterior.
+        The screen that was fitted: its measurements are shown beside the posterior, and its rows are checked (those of
+        a store up to 2 million).
     genes
         Genes that get a page; when None, all where 18 MB hold them, else those with the strongest selective effects.
     calling
@@ -94,6 +98,8 @@ def write_report(
     path = Path(out)
     check_writable(path)
     calling = calling or Calling()
+    if screen is not None and not isinstance(screen, Screen) and screen.n_rows <= MOST_ROWS:
+        screen = screen.to_screen()
     has_effect = post.variables.get("effect") == GENE_LINE
     notes = [] if screen is None else [check_same_labels(post, screen)]
     tables: list[ReportTable] = []
