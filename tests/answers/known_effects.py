@@ -17,6 +17,7 @@ GENES = sorted([*ESSENTIAL, *NONESSENTIAL, "BRAF", "KRAS", "SOX10", "TP53"])
 LINES = [f"ACH-{number:06d}" for number in (1, 4, 5, 9, 17, 23, 40)]
 LINEAGES = ["bone", "lung", "skin"]
 LINEAGE_OF_LINE = np.array([2, 0, 2, 1, 0, 2, 1])
+REPLICATES = sorted(f"{line}|{replicate}" for line in LINES for replicate in "AB")[:-1]
 N_CHAINS, N_DRAWS = 2, 150
 
 
@@ -65,6 +66,7 @@ DIMS: dict[str, tuple[str, ...]] = {
     "beta_dev": ("depmap_id",),
     "alpha_dev": ("sgrna",),
     "sigma": (),
+    "sigma_replicate": ("replicate",),
 }
 
 
@@ -77,6 +79,8 @@ def write_known(path: Path, draws: dict[str, np.ndarray], **finish: object) -> P
         "depmap_id": LINES,
         "lineage": LINEAGES,
     }
+    if any("replicate" in DIMS[name] for name in draws):
+        labels["replicate"] = REPLICATES
     with PosteriorWriter(path, labels=labels, n_draws=N_DRAWS, n_chains=N_CHAINS, attrs=about) as writer:
         for name, values in draws.items():
             writer.add(name, DIMS[name])

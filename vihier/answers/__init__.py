@@ -7,6 +7,7 @@ from vihier.answers.false_sign import false_discovery_rate, local_false_sign_rat
 from vihier.answers.hits import Hits, hits
 from vihier.answers.line_sets import lines_of
 from vihier.answers.line_table import line_table
+from vihier.answers.noise import replicate_table
 from vihier.answers.residuals import Residuals, residuals
 from vihier.answers.sgrna_table import sgrna_table
 
@@ -25,6 +26,7 @@ __all__ = [
     "line_table",
     "lines_of",
     "local_false_sign_rate",
+    "replicate_table",
     "residuals",
     "sgrna_table",
 ]

@@ -8,6 +8,7 @@ import pandas as pd
 from vihier.answers.effect_draws import lineages, require_effect
 from vihier.answers.effect_summary import LOWER, UPPER
 from vihier.answers.export import effect_matrix
+from vihier.answers.noise import line_noise
 from vihier.answers.residuals import Residuals
 from vihier.diagnostics.control_genes import ControlGenes, separation
 from vihier.posterior.moments import moments_of_draws
@@ -17,7 +18,6 @@ from vihier.posterior.reader import Posterior
 _LINE_EFFECTS = {"beta_plus_theta": "beta_plus_theta_dev", "beta_dev": "beta_dev"}
 LINE_EFFECT_COLUMNS = tuple(_LINE_EFFECTS.values())
 """What the column of line effects is called."""
-_NOISE = ("sigma", "sigma_line", "noise")
 
 
 def line_table(
@@ -39,8 +39,9 @@ def line_table(
     DataFrame
         `depmap_id`; `lineage` where the fit knows it; where the model has an effect of lines, `beta_dev` (log2 fold
         change; `beta_plus_theta_dev` of `crossed`) with `sd`, bounds of its 0.89 interval and `prob_negative`; where
-        noise is a line's own, `sigma` and `sigma_sd`; with residuals `residual`, the root mean square of the line's
-        rows minus what the fit expects of them; `median_effect_sd`, the median over genes of the effects' sd;
+        noise is a line's own, `sigma` and `sigma_sd` (of noise by replicate, the root mean square of the line's); with
+        residuals `residual`, the root mean square of the line's rows minus what the fit expects of them;
+        `median_effect_sd`, the median over genes of the effects' sd;
         and with control genes `nonessential` and `essential`, their median effects, `auroc` and `nnmd`.
 
     Raises
@@ -54,10 +55,9 @@ def line_table(
         names, of_line = lineages(post)
         columns["lineage"] = names[of_line]
     columns |= _line_effect(post)
-    noise = next((name for name in _NOISE if post.variables.get(name) == ("depmap_id",)), None)
+    noise = line_noise(post)
     if noise is not None:
-        moments = post.moments(noise)
-        columns |= {"sigma": moments["mean"].values, "sigma_sd": moments["sd"].values}
+        columns |= dict(zip(("sigma", "sigma_sd"), noise, strict=True))
     if residuals is not None:
         columns["residual"] = residuals.line
     columns["median_effect_sd"] = effect_matrix(post, "sd").median(axis=1).to_numpy()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vihier.diagnostics.control_genes import ControlGenes
     from vihier.posterior.reader import Posterior
 
-Table = Literal["effect", "sd", "dependency", "long", "sgrnas", "lines"]
+Table = Literal["effect", "sd", "dependency", "long", "sgrnas", "lines", "replicates"]
 
 
 def export(
@@ -27,8 +27,8 @@ def export(
         Table,
         typer.Option(
             help="effect, sd, dependency: a matrix of lines x genes, of posterior means, their sds, or probabilities "
-            "of dependency (which need control genes). long: a row for each gene in each line. sgrnas, lines: a row "
-            "for each."
+            "of dependency (which need control genes). long: a row for each gene in each line. sgrnas, lines, "
+            "replicates: a row for each."
         ),
     ] = "effect",
     essential: options.Essential = None,
@@ -67,7 +67,7 @@ def export(
     about: dict[str, Any] = {"out": str(out), "table": table, "unit": "log2 fold change"}
     with open_posterior(fit) as post:
         # A line that has no unit is for the table of lines to show, not to be refused for.
-        scaling = None if controls is None or table == "lines" else control_scaling(post, controls)
+        scaling = None if controls is None or table in ("lines", "replicates") else control_scaling(post, controls)
         off = None if screen is None else answers.residuals(post, screen_or_store(screen))
         n_rows = _write(post, table, out, controls, scaling, off)
         options.say_of_fit(post)
@@ -82,7 +82,12 @@ def export(
     typer.echo(f"{out}: {n_rows:,} rows, {about['unit']}{rested}")
 
 
-_UNITS = {"dependency": "probability", "sgrnas": "log2 fold change", "lines": "log2 fold change"}
+_UNITS = {
+    "dependency": "probability",
+    "sgrnas": "log2 fold change",
+    "lines": "log2 fold change",
+    "replicates": "log2 fold change",
+}
 
 
 def _write(
@@ -108,6 +113,11 @@ def _write(
             return write_frame(answers.sgrna_table(post, scaling, off), out)
         case "lines":
             return write_frame(answers.line_table(post, controls, off), out)
+        case "replicates":
+            found = answers.replicate_table(post)
+            if found is None:
+                raise VihierError(f"{post.path}: has no noise of replicates; fit with --noise replicate")
+            return write_frame(found, out)
         case "long":
             dims = [dim for dim in ("hugo_symbol", "depmap_id", "lineage") if dim in post.dims]
             quoted = any(needs_quotes(post.labels(dim)) for dim in dims)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from vihier.answers.control_scaling import ControlScaling, control_scaling
 from vihier.answers.line_table import LINE_EFFECT_COLUMNS, line_table
+from vihier.answers.noise import replicate_table
 from vihier.answers.residuals import residuals
 from vihier.answers.sgrna_table import has_sgrna_effects, sgrna_table
 from vihier.diagnostics.control_genes import ControlGenes
@@ -36,6 +37,9 @@ class FitQuality:
     sgrnas
         `sgrna_table`, and `z`: `alpha_dev` in robust standard deviations of all sgRNAs; None where the model has no
         effects of sgRNAs.
+    replicates
+        `replicate_table`, and `noise`: the scale in robust standard deviations from the median over replicates; None
+        where the model has no noise scale for each replicate.
     flags
         What is beyond a limit: `about`, `label`, `measure`, `value`, `limit`, `text`.
     overview
@@ -44,12 +48,13 @@ class FitQuality:
 
     lines: pd.DataFrame
     sgrnas: pd.DataFrame | None
+    replicates: pd.DataFrame | None
     flags: pd.DataFrame
     overview: dict[str, Any]
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return the tables that have rows, by name."""
-        found = {"lines": self.lines, "sgrnas": self.sgrnas, "flags": self.flags}
+        found = {"lines": self.lines, "sgrnas": self.sgrnas, "replicates": self.replicates, "flags": self.flags}
         return {name: table for name, table in found.items() if table is not None and len(table)}
 
 
@@ -95,7 +100,13 @@ def fit_quality(
     if sgrnas is not None:
         of_sgrnas = [each for each in limits if each.about == "sgRNA"]
         flags.append(flags_of(sgrnas[~doubtful], of_sgrnas, {"z": _sgrna_words}, "sgrna"))
+    replicates = replicate_table(post)
+    if replicates is not None:
+        replicates["noise"] = robust_z(replicates["sigma"].to_numpy(np.float64))
+        of_replicates = [each for each in limits if each.about == "replicate"]
+        flags.append(flags_of(replicates, of_replicates, {"noise": _replicate_words}, "replicate"))
     found = pd.concat(flags, ignore_index=True)
+    judged = {"line": lines, "sgRNA": None if sgrnas is None else sgrnas[~doubtful], "replicate": replicates}
     overview = {
         "model": post.model,
         "guide": post.guide,
@@ -103,12 +114,10 @@ def fit_quality(
         "n_genes": len(post.labels("hugo_symbol")),
         "n_lines": len(lines),
         "n_sgrnas": None if sgrnas is None else len(sgrnas),
-        "measured": measured(
-            {"line": lines} if sgrnas is None else {"line": lines, "sgRNA": sgrnas[~doubtful]}, limits
-        ),
+        "measured": measured({name: table for name, table in judged.items() if table is not None}, limits),
         "n_flags": len(found),
     }
-    return FitQuality(lines, sgrnas, found, overview)
+    return FitQuality(lines, sgrnas, replicates, found, overview)
 
 
 def _scaling(post: Posterior, lines: pd.DataFrame, controls: ControlGenes | None) -> ControlScaling | None:
@@ -130,6 +139,11 @@ def _line_words(effect: str | None, noise: str | None) -> dict[str, Words]:
         "auroc": lambda row: f"line {row['depmap_id']} tells control genes apart with AUROC {row['auroc']:.2f}",
         "nnmd": lambda row: f"line {row['depmap_id']} tells control genes apart with NNMD {row['nnmd']:.1f}",
     }
+
+
+def _replicate_words(row: pd.Series) -> str:
+    size = f"{row['sigma']:.2f}, {row['noise']:.0f} robust sds above the others'"
+    return f"replicate {row['replicate']}: its noise is {size}"
 
 
 def _sgrna_words(row: pd.Series) -> str:

@@ -92,6 +92,7 @@ SCREEN_LIMITS = (
 """Limits of `screen_quality`."""
 
 FIT_LIMITS = (
+    Limit("noise", "replicate", "above", 5.0, f"noise, in {_ROBUST}"),
     Limit("shift", "line", "above", 5.0, f"line effect, in {_ROBUST}", two_sided=True),
     Limit("noise", "line", "above", 5.0, f"noise, in {_ROBUST}"),
     Limit("auroc", "line", "below", 0.9, "posterior means of essential genes below non-essential ones; 0.5 is chance"),
