@@ -76,7 +76,7 @@ def test_every_page_with_something_to_run_is_run_by_a_test() -> None:
 def test_every_page_is_reached_and_every_link_leads_somewhere() -> None:
     config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for page in PAGES:
-        assert f": {page.name}\n" in config, f"{page.name} is not in the nav of mkdocs.yml"
+        assert config.count(f": {page.name}\n") == 1, f"{page.name} is not once in the nav of mkdocs.yml"
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
             assert target.startswith("https://") or (DOCS / target).is_file(), f"{page.name}: {target}"
 
