@@ -11,10 +11,12 @@ import typer
 
 from vihier.commands.messages import say
 from vihier.commands.overview import WAY, overview_text
-from vihier.errors import VihierError
+from vihier.errors import Stopped, VihierError
 
 REFUSED = 2
 INTERRUPTED = 130
+# A signal asked a fit to stop: EX_TEMPFAIL of sysexits.h, try again.
+STOPPED = 75
 
 # The direct base of BadParameter is what every refusal of typer's parser derives from, whether this version of typer
 # brings its own copy of click or depends on click.
@@ -70,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     -------
     int
         Exit status: 0; 2 for refused input or arguments, with one line on standard error; 3 for a fit that did not
-        converge, with ``--strict``; 130 when interrupted.
+        converge, with ``--strict``; 75 when a signal stopped a fit that can go on; 130 when interrupted.
 
     Examples
     --------
@@ -84,6 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status = command.main(args=arguments, prog_name="vihier", standalone_mode=False)
         except VihierError as error:
             return _refuse(str(error))
+        except Stopped as stopped:
+            say(str(stopped))
+            status = STOPPED
         except _USAGE_ERROR as error:
             context = getattr(error, "ctx", None)
             path = context.command_path if context is not None else "vihier"

@@ -19,3 +19,7 @@ class ScreenWarning(UserWarning):
 
 class FitWarning(UserWarning):
     """Something about a fit that its reader should know: it did not converge, or rests on the prior."""
+
+
+class Stopped(Exception):
+    """A fit stopped because a signal asked it to; its text says how to go on."""

@@ -60,6 +60,8 @@ def fit(
     max_steps: options.MaxSteps = None,
     draws_disk_gb: options.DrawsDisk = options.DRAWS_DISK_GB,
     no_cache: options.NoCache = False,
+    checkpoint_every: options.CheckpointEvery = options.CHECKPOINT_MINUTES,
+    resume: options.Resume = False,
     quiet: options.Quiet = False,
     force: options.Force = False,
     strict: options.Strict = False,
@@ -68,7 +70,8 @@ def fit(
     """Fit a model to a screen and write its posterior.
 
     A table of more than some million rows is packed into a store first (see vihier pack), which is kept for the next
-    fit of the same table.
+    fit of the same table. The fit of a large screen writes checkpoints to FIT.h5.checkpoint, the last one on SIGTERM or
+    SIGUSR1, from which --resume goes on to the same result.
 
     xarray, ArviZ and any HDF5 reader open the file. A fit that is there already is opened, not repeated; one of
     another screen, model or configuration is refused without --force.
@@ -105,6 +108,8 @@ def fit(
         max_steps=max_steps,
         draws_disk_gb=draws_disk_gb,
         no_cache=no_cache,
+        checkpoint_every=checkpoint_every,
+        resume=resume,
         quiet=quiet,
         force=force,
     )

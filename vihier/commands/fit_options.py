@@ -91,6 +91,19 @@ DrawsDisk = Annotated[
         rich_help_panel=_RUN,
     ),
 ]
+CHECKPOINT_MINUTES = 5.0
+CheckpointEvery = Annotated[
+    float,
+    typer.Option(
+        metavar="MINUTES",
+        help="Between checkpoints of a large screen's fit; 0 for as often as can be.",
+        rich_help_panel=_RUN,
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on from the checkpoint of this fit, if there is one.", rich_help_panel=_RUN),
+]
 NoCache = Annotated[
     bool,
     typer.Option("--no-cache", help="Pack a large table into a temporary store, not a kept one.", rich_help_panel=_RUN),

@@ -20,10 +20,10 @@ from vihier.guides.evidence import gene_log_prior
 from vihier.guides.gene_chains import Said, number_of, squares_of, standardised
 from vihier.guides.slice_sampler import slice_sample
 from vihier.guides.structure import Scale, Structure
-from vihier.kernels.elimination import Variances, draw_dense
+from vihier.kernels.elimination import Variances
 from vihier.kernels.levels import Levels, eliminate_levels, levels_of
 
-MOVES = 2
+MOVES = 1
 """Moves of each of the genes' own scales a visit."""
 
 
@@ -76,8 +76,8 @@ def visit_levels(
             theta[scale.name] = slice_sample(density, theta[scale.name], random)
     spread = variances(structure, theta, block)
     given = eliminate_levels(levels, spread, with_evidence=False)
-    noise = torch.randn(given.scale.shape, generator=random, dtype=given.scale.dtype, device=given.scale.device)
-    dense = draw_dense(given, noise)
+    noise = torch.randn(given.shape, generator=random, dtype=torch.float64, device=data.count.device)
+    dense = given.draw(noise)
     said = _said(block, levels, spread, dense)
     deviations = split_genes(structure, theta, block, dense.transpose(1, 2), dense.new_zeros(()), random)
     squares = {}

@@ -14,8 +14,8 @@ from torch import Tensor
 from vihier.guides.block import Block, Theta, variances
 from vihier.guides.draw_groups import groups_of
 from vihier.guides.evidence import gene_log_prior
+from vihier.guides.given_shared import log_evidence
 from vihier.guides.structure import Scale, Structure
-from vihier.kernels.levels import eliminate_given
 
 POINTS = {1: 33, 2: 16, 3: 9}
 REACH_SDS = 4.0
@@ -100,10 +100,7 @@ def _grid(structure: Structure, block: Block, own: OwnScales) -> tuple[Tensor, T
     standard = torch.stack([axis.reshape(-1) for axis in axes])
     nodes = own.centre[genes][..., None] + own.sd[genes][..., None] * standard
     theta = _at_nodes(own, own.theta, nodes)
-    evidence = eliminate_given(
-        block.data, variances(structure, theta, block), own.column, with_evidence=True
-    ).log_evidence
-    assert evidence is not None
+    evidence = log_evidence(block.data, variances(structure, theta, block), own.column)
     log_density = evidence + gene_log_prior(structure, theta, block)
     return nodes, own.sd[genes] * (2 * REACH_SDS / (n - 1)), log_density
 

@@ -14,6 +14,7 @@ from vihier.errors import VihierError
 from vihier.guides.block import Block, Theta, make_block, variances
 from vihier.guides.deviations import shared_columns, split_genes
 from vihier.guides.draw_groups import groups_of
+from vihier.guides.given_shared import draw_tables
 from vihier.guides.own_scales import OwnScales, draw_own
 from vihier.guides.streamed_globals import evenly_spread
 from vihier.guides.streamed_leaf import cells_of, dims_in_file, places_of, regeneration_of
@@ -21,8 +22,6 @@ from vihier.guides.structure import Structure
 from vihier.guides.values import centre, locations_of, to_sites, unpad
 from vihier.inference.device import generator
 from vihier.inference.threads import one_thread
-from vihier.kernels.elimination import draw_dense
-from vihier.kernels.levels import eliminate_given
 from vihier.models.batch import Batch
 
 
@@ -131,9 +130,7 @@ class StreamedFit:
             some = {name: value[..., at] for name, value in theta.items()}
             spread = variances(self.structure, some, block)
             column = None if self.column is None else self.column[:, at]
-            given = eliminate_given(block.data, spread, column, with_evidence=False)
-            noise = torch.randn(given.scale.shape, generator=keyed, dtype=given.scale.dtype, device=device)
-            dense = draw_dense(given, noise)
+            dense = draw_tables(block.data, spread, column, keyed)
             none = dense.new_zeros(())
             deviations = split_genes(
                 self.structure, some, block, dense.transpose(1, 2), none, functools.partial(evenly_spread, random=keyed)

@@ -14,6 +14,7 @@ from vihier.errors import FitError
 from vihier.guides.block import Theta
 from vihier.guides.cell_file import CellFile
 from vihier.guides.deviations import shared_columns
+from vihier.guides.gene_chains import Said
 from vihier.guides.own_scales import OwnScales
 from vihier.guides.streamed_chains import ChainState, Random, StreamedChains
 from vihier.guides.streamed_draws import StreamedFit
@@ -25,6 +26,8 @@ from vihier.inference.progress import Progress
 from vihier.inference.threads import keep_freed_memory, one_thread
 
 PASSES_IN_ROUND = 2
+FEWEST_COMPARED = 4
+"""Kept rounds from which chains are compared."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,14 @@ class Running:
 
     state: ChainState
     kept_theta: list[Theta] = field(default_factory=list)
-    kept_said: list = field(default_factory=list)
+    kept_said: list[Said] = field(default_factory=list)
     own_sum: Theta = field(default_factory=dict)
     own_square: Theta = field(default_factory=dict)
     column_sum: Tensor | None = None
     n_own: int = 0
     trace: list[Tensor] = field(default_factory=list)
+    rhats: list[float] = field(default_factory=list)
+    finished: bool = False
 
 
 def fit_streamed(
@@ -66,6 +71,8 @@ def fit_streamed(
     init: Theta | None,
     progress: Progress,
     settings: StreamSettings | None = None,
+    running: Running | None = None,
+    after_pass: Callable[[Running], None] = lambda _: None,
 ) -> StreamedFit:
     """Sweep chains over the whole screen and draw what genes share.
 
@@ -77,6 +84,10 @@ def fit_streamed(
         Passes over the screen at most; None for the settings' own.
     init : dict or None
         Log-scales to start from, by site.
+    running : Running or None
+        Where a stopped fit of the same screen goes on; it ends with the same numbers.
+    after_pass : callable
+        Called after each pass with all that is needed to go on from it.
 
     Raises
     ------
@@ -90,47 +101,43 @@ def fit_streamed(
         return generator(cells.skeleton(0).slot.device, seed, *keys)
 
     with one_thread(), torch.no_grad():
-        progress.start("start", START_SWEEPS)
-        state = start_on_some_genes(structure, cells, settings.chains, random, progress.update, init)
-        return sweep_on(structure, cells, Running(state), draws, seed, max_steps, progress, settings, random)
+        if running is None:
+            progress.start("start", START_SWEEPS)
+            state = start_on_some_genes(structure, cells, settings.chains, random, progress.update, init)
+            running = Running(state)
+        chains = StreamedChains(structure, cells, random, running.state)
+        sweep_on(chains, running, max_steps, progress, settings, after_pass)
+        return _finish(structure, cells, running, chains, draws, seed, settings, random)
 
 
 def sweep_on(
-    structure: Structure,
-    cells: CellFile,
+    chains: StreamedChains,
     running: Running,
-    draws: int,
-    seed: int,
     max_steps: int | None,
     progress: Progress,
     settings: StreamSettings,
-    random: Random,
-    after_pass: Callable[[Running], None] = lambda _: None,
-) -> StreamedFit:
-    """Go on with chains until they agree, and draw what genes share."""
-    chains = StreamedChains(structure, cells, random, running.state)
+    after_pass: Callable[[Running], None],
+) -> None:
+    """Go on with chains until they agree, or have made as many passes as they may."""
     most = PASSES_IN_ROUND * (settings.burn_in + settings.most_rounds)
     most = most if max_steps is None else min(most, max_steps)
     progress.start("passes", most)
-    rhat = drift = math.inf
-    converged, reason = False, f"it was stopped after {most} passes, before its chains agreed"
-    while running.state.passes < most:
+    while running.state.passes < most and not running.finished:
         chains.sweep()
         running.state = chains.state
         _keep(running, chains, settings)
         passes = running.state.passes
         n_kept = len(running.kept_theta)
-        if passes % PASSES_IN_ROUND == 0 and n_kept >= 4:
-            rhat, drift = agreement(running.kept_theta[-max(settings.rounds, n_kept // 2) :])
-        progress.update(passes, {"rhat": rhat} if math.isfinite(rhat) else None)
+        whole_round = passes % PASSES_IN_ROUND == 0
+        rhat = math.inf
+        if whole_round and n_kept >= FEWEST_COMPARED:
+            rhat, _ = agreement(running.kept_theta[-max(settings.rounds, n_kept // 2) :])
+            running.rhats.append(rhat)
+        running.finished = n_kept >= settings.rounds and whole_round and rhat < settings.rhat_limit
+        progress.update(passes, {"rhat": running.rhats[-1]} if running.rhats else None)
         after_pass(running)
-        if n_kept >= settings.rounds and passes % PASSES_IN_ROUND == 0 and rhat < settings.rhat_limit:
-            converged = True
-            reason = f"R-hat of every shared log-scale was below {settings.rhat_limit} over {n_kept} kept rounds"
-            break
     if not running.kept_theta:
         _keep(running, chains, settings, always=True)
-    return _finish(structure, cells, running, chains, draws, seed, converged, reason, rhat, drift, random)
 
 
 def _keep(running: Running, chains: StreamedChains, settings: StreamSettings, always: bool = False) -> None:
@@ -187,12 +194,16 @@ def _finish(
     chains: StreamedChains,
     draws: int,
     seed: int,
-    converged: bool,
-    reason: str,
-    rhat: float,
-    drift: float,
+    settings: StreamSettings,
     random: Random,
 ) -> StreamedFit:
+    n_kept = len(running.kept_theta)
+    rhat, drift = math.inf, math.inf
+    if n_kept >= FEWEST_COMPARED:
+        rhat, drift = agreement(running.kept_theta[-max(settings.rounds, n_kept // 2) :])
+    reason = f"it was stopped after {running.state.passes} passes, before its chains agreed"
+    if running.finished:
+        reason = f"R-hat of every shared log-scale was below {settings.rhat_limit} after {running.state.passes} passes"
     kept = Kept(tuple(running.kept_theta), tuple(running.kept_said))
     theta, shared = draw_globals(structure, chains.block, kept, draws, random)
     of_leaf = {location.scale for location in structure.table(("gene", "line"))}
@@ -214,13 +225,19 @@ def _finish(
         {name: value.mean(-1, keepdim=True).to(dtype) for name, value in theta.items()},
         None if column is None else column.mean(1, keepdim=True).to(dtype),
     )
-    steps = np.arange(1, len(running.trace) + 1)
-    history: dict[str, np.ndarray] = {"step": steps}
+    # The last of these are of the passes by twos.
+    rhats = np.array(running.rhats)
+    at = PASSES_IN_ROUND * np.arange(
+        settings.burn_in + FEWEST_COMPARED, settings.burn_in + FEWEST_COMPARED + len(rhats)
+    )
+    history: dict[str, np.ndarray] = {"step": np.arange(1, len(running.trace) + 1)}
+    if len(rhats):
+        history |= {"r_hat": rhats, "window_step": at}
     return StreamedFit(
         structure=structure,
         seed=seed,
         history=history,
-        converged=converged,
+        converged=running.finished,
         reason=reason,
         theta=theta,
         shared=shared,

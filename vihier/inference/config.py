@@ -120,6 +120,11 @@ def _difference(posterior: Posterior, screen_hash: str, config: str) -> str:
     there, wanted = tomllib.loads(posterior.attrs["config"]), tomllib.loads(config)
     if there.get("model") == wanted.get("model") and posterior.attrs["screen_hash"] != screen_hash:
         return "a fit of another screen"
+    return first_difference(there, wanted)
+
+
+def first_difference(there: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """Say how a configuration differs from another, both read from TOML; nothing where it does not."""
     priors = there.pop("priors", {}), wanted.pop("priors", {})
     for (has, wants), kind in (((there, wanted), ""), (priors, "prior of ")):
         for name in [*wants, *(name for name in has if name not in wants)]:

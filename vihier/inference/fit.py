@@ -26,7 +26,7 @@ from vihier.inference.likelihoods import chosen_likelihood
 from vihier.inference.mean_field_fit import fit_mean_field
 from vihier.inference.open_screen import open_screen
 from vihier.inference.progress import Progress, open_progress
-from vihier.inference.request import DRAWS_DISK_GB, FitRequest, Guide
+from vihier.inference.request import CHECKPOINT_MINUTES, DRAWS_DISK_GB, FitRequest, Guide
 from vihier.inference.sites import Sites, read_sites
 from vihier.inference.user_fit import fit_user_guide
 from vihier.models.batch import Batch
@@ -65,6 +65,8 @@ def fit(
     max_steps: int | None = None,
     draws_disk_gb: float = DRAWS_DISK_GB,
     no_cache: bool = False,
+    checkpoint_every: float | None = CHECKPOINT_MINUTES,
+    resume: bool = False,
     quiet: bool = False,
     force: bool = False,
 ) -> Posterior:
@@ -113,6 +115,11 @@ def fit(
         their moments are stored, and their draws made again from the others when asked for.
     no_cache
         Pack a large table into a temporary store instead of one that is kept.
+    checkpoint_every
+        Minutes between checkpoints of a fit of a large screen, in `OUT.checkpoint`; None for none. SIGTERM and SIGUSR1
+        also have one written, and then end the fit.
+    resume
+        Go on from the checkpoint of the same fit, where there is one; the result is the same, bit by bit.
     quiet
         No progress on standard error.
     force
@@ -129,6 +136,8 @@ def fit(
         One line: what was refused, where, and the cure.
     FitError
         If the fit broke down; it says at which step and what to try.
+    vihier.inference.stopping.Stopped
+        If a signal asked the fit of a large screen to stop.
 
     Examples
     --------
@@ -157,6 +166,8 @@ def fit(
         max_steps=max_steps,
         draws_disk_gb=draws_disk_gb,
         no_cache=no_cache,
+        checkpoint_every=checkpoint_every,
+        resume=resume,
         quiet=quiet,
         force=force,
     )
@@ -276,26 +287,28 @@ class _Run:
         }
 
     def _write_streamed(self, path: Path) -> None:
-        from vihier.inference.streamed_run import write_streamed
+        from vihier.inference.streamed_run import StreamedRun
 
         asked = self.asked
+        run = StreamedRun(
+            program=self.program,
+            screen=self.screen,
+            sites=self.sites,
+            draws=asked.draws,
+            seed=asked.seed,
+            device=self.device,
+            dtype=self.dtype,
+            batch_size=asked.batch_size,
+            max_steps=asked.max_steps,
+            init=self._log_scales(),
+            draws_disk_gb=asked.draws_disk_gb,
+            attrs=self._attrs(),
+            checkpoint_every=None if asked.out is None else asked.checkpoint_every,
+            resume=asked.resume,
+            force=asked.force,
+        )
         with open_progress(asked.quiet) as progress:
-            fitted = write_streamed(
-                path,
-                self.program,
-                self.screen,
-                self.sites,
-                draws=asked.draws,
-                seed=asked.seed,
-                device=self.device,
-                dtype=self.dtype,
-                batch_size=asked.batch_size,
-                max_steps=asked.max_steps,
-                init=self._log_scales(),
-                draws_disk_gb=asked.draws_disk_gb,
-                attrs=self._attrs(),
-                progress=progress,
-            )
+            fitted = run.write(path, progress)
         if not fitted.converged:
             warnings.warn(f"the fit did not converge: {fitted.reason}", FitWarning, stacklevel=5)
 

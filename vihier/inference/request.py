@@ -23,6 +23,7 @@ from vihier.posterior.reader import Posterior, open_posterior
 GUIDES = ("structured", "mean_field")
 BATCHES = ("genes", "rows")
 DRAWS_DISK_GB = 8.0
+CHECKPOINT_MINUTES = 5.0
 
 Guide = str | Callable[[Batch], Any]
 
@@ -56,6 +57,8 @@ class FitRequest:
     max_steps: int | None = None
     draws_disk_gb: float = DRAWS_DISK_GB
     no_cache: bool = False
+    checkpoint_every: float | None = CHECKPOINT_MINUTES
+    resume: bool = False
     quiet: bool = False
     force: bool = False
 
@@ -83,6 +86,13 @@ class FitRequest:
         room = self.draws_disk_gb
         if isinstance(room, bool) or not isinstance(room, Real) or not 0 <= float(room) < math.inf:
             raise VihierError(f"draws_disk_gb {room!r}: give a number of GB, 0 or more")
+        every = self.checkpoint_every
+        if every is not None and (isinstance(every, bool) or not isinstance(every, Real) or not 0 <= every < math.inf):
+            raise VihierError(f"checkpoint_every {every!r}: give a number of minutes, 0 or more, or None")
+        if self.resume and (self.out is None or every is None):
+            raise VihierError("resume: there is a checkpoint only beside an output and with checkpoints; give both")
+        if self.resume and self.force:
+            raise VihierError("resume and force: go on from a checkpoint, or start anew; give one of them")
         load_program(self.model, self.priors)
         check_likelihood(self)
         resolve_device(self.device)

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import errno
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vihier.errors import VihierError
+from vihier.errors import Stopped, VihierError
 from vihier.guides.block import Theta
 from vihier.guides.cell_file import CellFile
 from vihier.guides.streamed_draws import StreamedFit
-from vihier.guides.streamed_fit import fit_streamed
+from vihier.guides.streamed_fit import Running, fit_streamed
 from vihier.guides.structure import Structure, check_structure, read_structure, refusal
 from vihier.inference.batches import GeneBlocks, genes_in_block
+from vihier.inference.checkpoint import Checkpoint
 from vihier.inference.device import run_on
 from vihier.inference.draws import DrawPlan, genes_at_once, write_draws, write_groups
 from vihier.inference.progress import Progress
 from vihier.inference.sites import Sites
-from vihier.inference.streamed_write import Recipe, bytes_of_pairs, write_posterior
+from vihier.inference.stopping import Asked, noting_signals
+from vihier.inference.streamed_write import FinalPass, Recipe, bytes_of_pairs
 from vihier.models.batch import Batch
 from vihier.models.program import Program
 from vihier.posterior.layout import REGENERATION
@@ -49,70 +56,178 @@ def genes_per_block(screen: Screen | ScreenStore, asked: int | None) -> int:
     return min(screen.n_genes, asked or max(1, BLOCK_PAIRS // screen.n_lines))
 
 
-def write_streamed(
-    path: Path,
-    program: Program,
-    screen: Screen | ScreenStore,
-    sites: Sites,
-    *,
-    draws: int,
-    seed: int,
-    device: torch.device,
-    dtype: torch.dtype,
-    batch_size: int | None,
-    max_steps: int | None,
-    init: Theta | None,
-    draws_disk_gb: float,
-    attrs: Mapping[str, Any],
-    progress: Progress,
-) -> StreamedFit:
-    """Fit, and write the file.
+@dataclass(frozen=True)
+class StreamedRun:
+    """A fit of a large screen, settled but for the screen's structure.
 
-    Parameters
+    Attributes
     ----------
-    attrs : mapping
-        Root attributes; the reason for convergence is added.
-    draws_disk_gb : float
+    attrs
+        Root attributes of the file; the reason for convergence is added.
+    draws_disk_gb
         Draws of variables over genes and lines are stored where they take no more, else made again when asked for.
-
-    Raises
-    ------
-    VihierError
-        A program outside the family of the guide, or one whose draws would have to be stored and do not fit.
+    checkpoint_every
+        Minutes between checkpoints; None for no checkpoint.
+    resume, force
+        Go on from a checkpoint that is there; or throw it away.
     """
-    probe = GeneBlocks(screen, 2, "cpu", torch.float64)[0]
-    with run_on(torch.device("cpu"), torch.float64):
-        structure = read_structure(program.model, probe)
-        if not structure.is_plain:
-            raise refusal(structure.observed, "a screen this large needs Normal rows of one noise scale")
-        plan = DrawPlan.of(program, sites, screen, probe)
-    if not program.known:  # it may treat other genes than the two that were looked at in another way
-        for batch in blocks_of(screen, genes_in_block(screen), torch.device("cpu"), torch.float64):
-            check_structure(structure, program.model, batch)
-    pairs_stored = bytes_of_pairs(plan, screen.n_genes, screen.n_lines, draws) <= draws_disk_gb * GB
-    recipe = _recipe(plan, structure, seed, probe, pairs_stored)
-    batches = blocks_of(screen, genes_per_block(screen, batch_size), device, torch.float64)
-    progress.start("reading", len(batches))
-    cells = CellFile(structure, batches, dtype, path.parent, progress.update)
-    try:
-        fitted = fit_streamed(
-            structure, cells, draws=draws, seed=seed, max_steps=max_steps, init=init, progress=progress
+
+    program: Program
+    screen: Screen | ScreenStore
+    sites: Sites
+    draws: int
+    seed: int
+    device: torch.device
+    dtype: torch.dtype
+    batch_size: int | None
+    max_steps: int | None
+    init: Theta | None
+    draws_disk_gb: float
+    attrs: Mapping[str, Any]
+    checkpoint_every: float | None
+    resume: bool
+    force: bool
+
+    def write(self, path: Path, progress: Progress) -> StreamedFit:
+        """Fit, and write the file.
+
+        Raises
+        ------
+        VihierError
+            A program outside the family of the guide, or one whose draws would have to be stored and do not fit; a
+            checkpoint that is of another fit, or cannot be written.
+        Stopped
+            A signal asked to stop, and a checkpoint is written.
+        """
+        checkpoint = Checkpoint(path, str(self.attrs["screen_hash"]), str(self.attrs["config"]))
+        running = None if self.checkpoint_every is None else checkpoint.open(self.resume, self.force)
+        probe = GeneBlocks(self.screen, 2, "cpu", torch.float64)[0]
+        with run_on(torch.device("cpu"), torch.float64):
+            structure = read_structure(self.program.model, probe)
+            if not structure.is_plain:
+                raise refusal(structure.observed, "a screen this large needs Normal rows of one noise scale")
+            plan = DrawPlan.of(self.program, self.sites, self.screen, probe)
+        if not self.program.known:  # it may treat other genes than the two that were looked at in another way
+            size = genes_in_block(self.screen)
+            for batch in blocks_of(self.screen, size, torch.device("cpu"), torch.float64):
+                check_structure(structure, self.program.model, batch)
+        bytes_needed = bytes_of_pairs(plan, self.screen.n_genes, self.screen.n_lines, self.draws)
+        pairs_stored = bytes_needed <= self.draws_disk_gb * GB
+        recipe = _recipe(plan, structure, self.seed, probe, pairs_stored)
+        batches = blocks_of(self.screen, genes_per_block(self.screen, self.batch_size), self.device, torch.float64)
+        with noting_signals() as asked:
+            saver = _Saver(checkpoint, asked, self.checkpoint_every)
+            progress.start("reading", len(batches))
+            cells = CellFile(structure, batches, self.dtype, path.parent, lambda n: saver.look(progress, n))
+            try:
+                fitted = fit_streamed(
+                    structure,
+                    cells,
+                    draws=self.draws,
+                    seed=self.seed,
+                    max_steps=self.max_steps,
+                    init=self.init,
+                    progress=progress,
+                    running=running,
+                    after_pass=saver.after_pass,
+                )
+                attrs = {**self.attrs, "reason": fitted.reason}
+                if recipe is None:  # a program that is more than sums
+                    self._write_all(path, plan, fitted, attrs, progress)
+                else:
+                    self._write_by_blocks(path, plan, recipe, fitted, cells, pairs_stored, attrs, saver, progress)
+            except OSError as error:
+                raise self._no_room(path, error) from error
+            finally:
+                cells.close()
+        checkpoint.remove()
+        return fitted
+
+    def _no_room(self, path: Path, error: OSError) -> Exception:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return error
+        kept = (
+            ""
+            if self.checkpoint_every is None
+            else "; what is done so far is kept: make room, then go on with --resume"
         )
-        about = {**attrs, "reason": fitted.reason}
-        if recipe is not None and not pairs_stored:
-            about[REGENERATION] = recipe.regeneration.to_json()
-        with PosteriorWriter(path, labels=plan.labels, n_draws=draws, attrs=about) as writer:
-            if recipe is not None:
-                write_posterior(writer, plan, recipe, fitted, cells, progress, path.parent, pairs_stored=pairs_stored)
-            else:  # a program that is more than sums
-                with run_on(device, dtype):
-                    blocks = blocks_of(screen, genes_at_once(screen, draws), device, dtype)
-                    write_draws(writer, plan, fitted, blocks, draws, progress)
-            write_groups(writer, screen, fitted, {})
-            writer.finish(converged=fitted.converged, not_identified=dict(program.not_identified))
-    finally:
-        cells.close()
-    return fitted
+        return VihierError(f"{path.parent}: {error.strerror}{kept}")
+
+    def _write_by_blocks(
+        self,
+        path: Path,
+        plan: DrawPlan,
+        recipe: Recipe,
+        fitted: StreamedFit,
+        cells: CellFile,
+        pairs_stored: bool,
+        attrs: dict[str, Any],
+        saver: _Saver,
+        progress: Progress,
+    ) -> None:
+        with saver.folder_of_blocks(path) as folder:
+            last = FinalPass(plan, recipe, fitted, cells, folder, pairs_stored=pairs_stored)
+            with last.shelf:
+                last.run(progress, saver.after_block)
+                if not pairs_stored:
+                    attrs[REGENERATION] = recipe.regeneration.to_json()
+                with PosteriorWriter(path, labels=plan.labels, n_draws=self.draws, attrs=attrs) as writer:
+                    last.write(writer, self.screen.index.gene_of_sgrna, progress)
+                    self._finish(writer, fitted)
+
+    def _write_all(
+        self, path: Path, plan: DrawPlan, fitted: StreamedFit, attrs: dict[str, Any], progress: Progress
+    ) -> None:
+        with PosteriorWriter(path, labels=plan.labels, n_draws=self.draws, attrs=attrs) as writer:
+            with run_on(self.device, self.dtype):
+                blocks = blocks_of(self.screen, genes_at_once(self.screen, self.draws), self.device, self.dtype)
+                write_draws(writer, plan, fitted, blocks, self.draws, progress)
+            self._finish(writer, fitted)
+
+    def _finish(self, writer: PosteriorWriter, fitted: StreamedFit) -> None:
+        write_groups(writer, self.screen, fitted, {})
+        writer.finish(converged=fitted.converged, not_identified=dict(self.program.not_identified))
+
+
+class _Saver:
+    """Writes checkpoints when it is time or a signal asks, and stops the fit in the latter case."""
+
+    def __init__(self, checkpoint: Checkpoint, asked: Asked, every: float | None) -> None:
+        self.checkpoint, self.asked, self.every = checkpoint, asked, every
+        self._last = time.monotonic()
+
+    def look(self, progress: Progress, done: int) -> None:
+        """Report how many blocks are read, and stop where a signal asks: there is nothing to keep yet."""
+        progress.update(done)
+        if self.asked.by:
+            raise self._stopped("there was nothing to keep yet: run it again")
+
+    def after_pass(self, running: Running) -> None:
+        """Write a checkpoint if it is time, if a signal asks, or if this was the last pass."""
+        due = self.every is not None and time.monotonic() - self._last >= 60 * self.every
+        if self.every is not None and (due or self.asked.by or running.finished):
+            self.checkpoint.save(running)
+            self._last = time.monotonic()
+        if self.asked.by:
+            raise self._stopped()
+
+    def after_block(self) -> None:
+        """Stop where a signal asks; blocks keep themselves."""
+        if self.asked.by:
+            raise self._stopped()
+
+    def _stopped(self, how: str = "go on with --resume (resume=True)") -> Stopped:
+        how = how if self.every is not None else "without checkpoints nothing is kept"
+        return Stopped(f"stopped by {self.asked.by}; {how}")
+
+    @contextmanager
+    def folder_of_blocks(self, path: Path) -> Iterator[Path]:
+        """Give the folder where blocks wait: the checkpoint's, or a temporary one."""
+        if self.every is not None:
+            yield self.checkpoint.blocks
+            return
+        with tempfile.TemporaryDirectory(prefix=".vihier-blocks-", dir=path.parent) as folder:
+            yield Path(folder)
 
 
 def _recipe(plan: DrawPlan, structure: Structure, seed: int, probe: Batch, pairs_stored: bool) -> Recipe | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +20,13 @@ from vihier.guides.structure import Structure
 from vihier.inference.draws import DrawPlan
 from vihier.inference.linear_probe import linear_forms
 from vihier.inference.progress import Progress
+from vihier.inference.shelf import Shelf, Table
 from vihier.inference.threads import in_threads, one_thread
 from vihier.inference.variables import GENE_LINE
 from vihier.models.batch import Batch
-from vihier.posterior.linear_forms import GENE, LINE, SGRNA, LinearForm, Places, Term, value_of
+from vihier.posterior.linear_forms import GENE, LINE, LINEAGE, SGRNA, LinearForm, Places, Term, value_of
 from vihier.posterior.mixture_moments import even_noise, even_noise_of, moments_of_even
+from vihier.posterior.moments import STATISTICS
 from vihier.posterior.regeneration import Cells, Regeneration
 from vihier.posterior.writer import PosteriorWriter
 
@@ -35,6 +37,8 @@ PIECE_PAIRS = 4_000
 ELEMENTS_AT_ONCE = 4_000_000
 """Elements of an array over genes, lines and draws, where draws of these are stored."""
 CELLS = "cells"
+COMMIT_SECONDS = 5.0
+"""Between two times at which the disk is made to hold what blocks added."""
 Values = dict[str, np.ndarray]
 Known = dict[str, tuple[tuple[str, ...], np.ndarray]]
 
@@ -89,7 +93,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class _Done:
-    """What a block adds to the file: draws of all that is not over genes and lines, and moments of what is."""
+    """What a block adds: draws of all that is not over genes and lines, moments of what is, and its cells."""
 
     places: Places
     known: Known
@@ -97,91 +101,166 @@ class _Done:
     cells: Cells
 
 
-def write_posterior(
-    writer: PosteriorWriter,
-    plan: DrawPlan,
-    recipe: Recipe,
-    fitted: StreamedFit,
-    cells: CellFile,
-    progress: Progress,
-    folder: Path | None,
-    *,
-    pairs_stored: bool,
-) -> None:
-    """Write draws of every variable, or of all but those over genes and lines; moments of all, and the cells.
+class FinalPass:
+    """The last pass over the blocks, and the file that is made of it.
 
     Parameters
     ----------
-    folder : Path or None
-        Where draws of sgRNAs wait until all are there: their labels come in another order than their genes'.
+    plan, recipe, fitted, cells
+        What is written, how it follows, from which draws, for which genes.
+    folder : Path
+        Where what blocks add waits until all are there.
     pairs_stored : bool
         Whether draws of variables over genes and lines are written. Those that are made again are the same.
     """
-    dims = {variable.name: variable.dims for variable in plan.variables}
-    for name, its_dims in dims.items():
-        writer.add(name, its_dims, stored=pairs_stored or its_dims != GENE_LINE)
-    writer.add_table(CELLS, "total", GENE_LINE, np.float32)
-    writer.add_table(CELLS, "line_count", GENE_LINE, np.uint16)
-    by_sgrna = any(dims[term.variable] == (SGRNA,) for term in recipe.regeneration.rest.terms)
-    if by_sgrna:
-        writer.add_table(CELLS, "count", (SGRNA, LINE), cells.count_type)
-    shared = {name: value.to(fitted.own.centre).cpu().numpy() for name, value in fitted.shared_values.items()}
-    known = {
-        name: (dims_in_file(fitted.structure, name), np.ascontiguousarray(value, np.float32))
-        for name, value in shared.items()
-    }
-    noise = even_noise(min(MOMENT_DRAWS, fitted.n_draws))
-    of_sgrnas = [name for name in recipe.stored if SGRNA in dims[name]]
-    waiting = {name: _Waiting(cells.n_sgrnas, fitted.n_draws, folder) for name in of_sgrnas}
-    counts = _Waiting(cells.n_sgrnas, cells.n_lines, folder, cells.count_type)
-    progress.start("drawing", len(cells))
 
-    def of_block(number: int) -> _Done:
-        return _work_out(cells[number], recipe, fitted, known, None if pairs_stored else noise)
+    def __init__(
+        self, plan: DrawPlan, recipe: Recipe, fitted: StreamedFit, cells: CellFile, folder: Path, *, pairs_stored: bool
+    ) -> None:
+        self.plan, self.recipe, self.fitted, self.cells = plan, recipe, fitted, cells
+        self.dims = {variable.name: variable.dims for variable in plan.variables}
+        self.pairs_stored = pairs_stored
+        self.local = [name for name in recipe.stored if GENE in self.dims[name] or SGRNA in self.dims[name]]
+        terms = recipe.regeneration.rest.terms
+        self.by_sgrna = any(self.dims[term.variable] == (SGRNA,) for term in terms)
+        shared = {name: value.to(fitted.own.centre).cpu().numpy() for name, value in fitted.shared_values.items()}
+        self.known: Known = {
+            name: (dims_in_file(fitted.structure, name), np.ascontiguousarray(value, np.float32))
+            for name, value in shared.items()
+        }
+        self.noise = even_noise(min(MOMENT_DRAWS, fitted.n_draws))
+        self.shelf = Shelf(folder, self._tables())
 
-    with torch.no_grad(), one_thread():
-        done = in_threads(of_block, range(len(cells)), cells.skeleton(0).slot.device)
-        for number, block in enumerate(done):
-            places = block.places
-            for name in recipe.stored:
-                values = block.known[name][1]
-                if name in waiting:
-                    waiting[name].put(places.sgrnas, values)
-                elif GENE in dims[name]:
-                    writer.write(name, np.moveaxis(values, -1, 0), at=places.genes)
-                elif number == 0:
-                    writer.write(name, np.moveaxis(values, -1, 0))
-            for name, moments in block.moments.items():
-                writer.write_moments(name, moments, at=places.genes)
-            if pairs_stored:
-                _write_pairs(writer, recipe.regeneration, block)
-            writer.write_table(CELLS, "total", block.cells.total, at=places.genes)
-            writer.write_table(CELLS, "line_count", block.cells.line_count, at=places.genes)
-            if by_sgrna:
-                counts.put(places.sgrnas, block.cells.count)
+    def _tables(self) -> dict[str, Table]:
+        cells, n_draws = self.cells, self.fitted.n_draws
+        rows = {GENE: cells.n_genes, SGRNA: cells.n_sgrnas}
+        others = {LINE: cells.n_lines, LINEAGE: self.cells.skeleton(0).data.lineage.shape[1]}
+        tables = {}
+        for name in self.local:
+            first, *rest = self.dims[name]
+            tables[f"draws.{name}"] = Table(rows[first], (*(others[dim] for dim in rest), n_draws), np.dtype("f4"))
+        if not self.pairs_stored:
+            for name in self.recipe.regeneration.variables:
+                for statistic in STATISTICS:
+                    tables[f"moments.{name}.{statistic}"] = Table(cells.n_genes, (cells.n_lines,), np.dtype("f4"))
+        tables["cells.total"] = Table(cells.n_genes, (cells.n_lines,), np.dtype("f4"))
+        tables["cells.line_count"] = Table(cells.n_genes, (cells.n_lines,), np.dtype("u2"))
+        if self.by_sgrna:
+            tables["cells.count"] = Table(cells.n_sgrnas, (cells.n_lines,), cells.count_type)
+        return tables
+
+    def run(self, progress: Progress, after_block: Callable[[], None] = lambda: None) -> None:
+        """Work out every block that is not there yet.
+
+        Parameters
+        ----------
+        after_block : callable
+            Called after each; what it raises ends the pass, with what is done so far kept.
+        """
+        left = [number for number in range(len(self.cells)) if number not in self.shelf.finished]
+        progress.start("drawing", len(left))
+
+        def of_block(number: int) -> _Done:
+            noise = None if self.pairs_stored else self.noise
+            return _work_out(self.cells[number], self.recipe, self.fitted, self.known, noise)
+
+        since = time.monotonic()
+        try:
+            with torch.no_grad(), one_thread():
+                blocks = in_threads(of_block, left, self.cells.skeleton(0).slot.device)
+                for done, (number, block) in enumerate(zip(left, blocks, strict=True)):
+                    self._put(block)
+                    self.shelf.done(number)
+                    if time.monotonic() - since > COMMIT_SECONDS:
+                        self.shelf.commit()
+                        since = time.monotonic()
+                    progress.update(done + 1)
+                    after_block()
+        finally:
+            self.shelf.commit()
+
+    def _put(self, block: _Done) -> None:
+        shelf, places = self.shelf, block.places
+        for name in self.local:
+            rows = places.sgrnas if SGRNA in self.dims[name] else places.genes
+            shelf.put(f"draws.{name}", rows, block.known[name][1])
+        for name, moments in block.moments.items():
+            for statistic, values in moments.items():
+                shelf.put(f"moments.{name}.{statistic}", places.genes, values)
+        shelf.put("cells.total", places.genes, block.cells.total)
+        shelf.put("cells.line_count", places.genes, block.cells.line_count)
+        if self.by_sgrna:
+            shelf.put("cells.count", places.sgrnas, block.cells.count)
+
+    def write(self, writer: PosteriorWriter, gene_of_sgrna: np.ndarray, progress: Progress) -> None:
+        """Write the file's variables, from what all blocks added."""
+        for name, dims in self.dims.items():
+            writer.add(name, dims, stored=self.pairs_stored or dims != GENE_LINE)
+        progress.start("writing", len(self.shelf.tables))
+        places = places_of(self.cells.skeleton(0).batch)
+        for name in self.recipe.stored:
+            if name not in self.local:
+                dims, values = self.known.get(name) or (self.dims[name], self._shared_sum(name, places))
+                writer.write(name, np.moveaxis(values, -1, 0))
+        for number, name in enumerate(self.shelf.tables):
+            kind, variable, *_ = name.split(".")
+            if kind == "draws":
+                for at in self.shelf.slabs(name):
+                    writer.write(variable, np.moveaxis(self.shelf.read(name, at.start, at.stop), -1, 0), at=at)
+            elif kind == "cells":
+                self._write_cells(writer, variable)
             progress.update(number + 1)
-    for name, its_waiting in waiting.items():
-        for at, values in its_waiting.in_order():
-            writer.write(name, values.T, at=at)
-    if by_sgrna:
-        for at, values in counts.in_order():
-            writer.write_table(CELLS, "count", values, at=at)
+        if self.pairs_stored:
+            self._write_pairs(writer, gene_of_sgrna, places, progress)
+            return
+        for variable in self.recipe.regeneration.variables:
+            names = {statistic: f"moments.{variable}.{statistic}" for statistic in STATISTICS}
+            for at in self.shelf.slabs(names["mean"]):
+                moments = {key: self.shelf.read(name, at.start, at.stop) for key, name in names.items()}
+                writer.write_moments(variable, moments, at=at)
 
+    def _shared_sum(self, name: str, places: Places) -> np.ndarray:
+        dims, form = self.recipe.sums[name]
+        return np.asarray(value_of(form, self.known, dims, places))
 
-def _write_pairs(writer: PosteriorWriter, regeneration: Regeneration, block: _Done) -> None:
-    """Write all draws of variables over a block's genes and lines."""
-    n_genes, n_lines = block.cells.total.shape
-    n_draws = next(iter(block.known.values()))[1].shape[-1]
-    per_piece = max(1, ELEMENTS_AT_ONCE // (n_lines * n_draws))
-    pieces = [slice(first, first + per_piece) for first in range(0, n_genes, per_piece)]
+    def _write_cells(self, writer: PosteriorWriter, variable: str) -> None:
+        if self.pairs_stored:  # they are only there to make draws again
+            return
+        name = f"{CELLS}.{variable}"
+        table = self.shelf.tables[name]
+        writer.add_table(CELLS, variable, (SGRNA, LINE) if variable == "count" else GENE_LINE, table.dtype)
+        for at in self.shelf.slabs(name):
+            writer.write_table(CELLS, variable, self.shelf.read(name, at.start, at.stop), at=at)
 
-    def draws_of(genes: slice) -> dict[str, np.ndarray]:
-        known, cells, places = _piece(block.known, block.cells, block.places, genes)
-        return regeneration.draws(regeneration.variables, cells, known, places)
+    def _write_pairs(
+        self, writer: PosteriorWriter, gene_of_sgrna: np.ndarray, whole: Places, progress: Progress
+    ) -> None:
+        """Write all draws of variables over genes and lines, made of the others as a reader would make them."""
+        cells, regeneration = self.cells, self.recipe.regeneration
+        per_piece = max(1, ELEMENTS_AT_ONCE // (cells.n_lines * self.fitted.n_draws))
+        pieces = [
+            np.arange(first, min(first + per_piece, cells.n_genes)) for first in range(0, cells.n_genes, per_piece)
+        ]
+        progress.start("writing draws", len(pieces))
 
-    for genes, drawn in zip(pieces, in_threads(draws_of, pieces, torch.device("cpu")), strict=True):
-        for name, values in drawn.items():
-            writer.write(name, np.moveaxis(values, -1, 0), at=block.places.genes[genes])
+        def draws_of(genes: np.ndarray) -> dict[str, np.ndarray]:
+            sgrnas = np.flatnonzero(np.isin(gene_of_sgrna, genes))
+            of_gene = gene_of_sgrna[sgrnas] - genes[0]
+            places = Places(genes, whole.lines, sgrnas, of_gene, whole.lineage_of_line, whole.lineage_of_all)
+            known = dict(self.known)
+            for name in self.local:
+                rows = sgrnas if SGRNA in self.dims[name] else genes
+                known[name] = self.dims[name], self.shelf.rows(f"draws.{name}", rows)
+            tables = [self.shelf.rows("cells.total", genes), self.shelf.rows("cells.line_count", genes)]
+            count = self.shelf.rows("cells.count", sgrnas) if self.by_sgrna else np.zeros((0, cells.n_lines), "u1")
+            of_pieces = Cells(tables[0], count, tables[1])
+            return regeneration.draws(regeneration.variables, of_pieces, known, places)
+
+        drawn = in_threads(draws_of, pieces, torch.device("cpu"))
+        for number, (genes, values) in enumerate(zip(pieces, drawn, strict=True)):
+            for name, each in values.items():
+                writer.write(name, np.moveaxis(each, -1, 0), at=genes)
+            progress.update(number + 1)
 
 
 def _work_out(block: Block, recipe: Recipe, fitted: StreamedFit, shared: Known, noise: np.ndarray | None) -> _Done:
@@ -262,28 +341,3 @@ def _moments(
         found[name] = moments_of_even(drawn)
     found[regeneration.leaf] = moments_of_even(values)
     return found
-
-
-class _Waiting:
-    """Rows that arrive in any order and are wanted in their own: a nameless file, a row after another."""
-
-    def __init__(self, n_rows: int, length: int, folder: Path | None, dtype: np.dtype | type = np.float32) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder, prefix=".vihier-draws-")  # noqa: SIM115
-        self._dtype, self._length, self._n_rows = np.dtype(dtype), length, n_rows
-
-    def put(self, rows: np.ndarray, values: np.ndarray) -> None:
-        """Take rows."""
-        for row, each in zip(rows.tolist(), np.ascontiguousarray(values, dtype=self._dtype), strict=True):
-            self._file.seek(row * each.nbytes)
-            self._file.write(memoryview(each).cast("B"))
-
-    def in_order(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield all rows, some at a time, and give the disk back."""
-        self._file.seek(0)
-        step = max(16, (32 << 20) // (self._length * self._dtype.itemsize) // 16 * 16)
-        for first in range(0, self._n_rows, step):
-            last = min(first + step, self._n_rows)
-            n = (last - first) * self._length
-            content = self._file.read(n * self._dtype.itemsize)
-            yield slice(first, last), np.frombuffer(content, dtype=self._dtype).reshape(last - first, self._length)
-        self._file.close()

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from vihier.kernels.cells import GeneData
-from vihier.kernels.elimination import Variances, eliminate
+from vihier.kernels.elimination import Variances
+from vihier.kernels.small_factor import SmallFactor, small_factor
 
 MOST_LEVELS = 16
 
@@ -60,12 +61,25 @@ class Levels:
 
 @dataclass(frozen=True)
 class Dense:
-    """Posterior of d = (a, b) given t: as in `vihier.kernels.elimination.Eliminated`; the evidence where asked for."""
+    """Posterior of d = (a, b) given t, whitened: d = scale x L^-T (L^-1 rhs + standard normal).
 
-    chol: Tensor | None
-    scale: Tensor
-    solution: Tensor
+    `scale[i]` are the prior sds, each [B, N]; `log_evidence` [B, N] where it was asked for.
+    """
+
+    factor: SmallFactor
+    scale: tuple[Tensor, ...]
     log_evidence: Tensor | None
+
+    def draw(self, noise: Tensor) -> Tensor:
+        """Draw d, [B, N, D], from standard normals of that shape."""
+        drawn = self.factor.back(noise.unbind(-1))
+        return torch.stack([sd * value for sd, value in zip(self.scale, drawn, strict=True)], -1)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """B, N and D."""
+        n_genes, n_draws = self.factor.solution[-1].shape
+        return n_genes, n_draws, len(self.scale)
 
 
 def has_levels(variances: Variances) -> bool:
@@ -73,17 +87,6 @@ def has_levels(variances: Variances) -> bool:
     dense = variances.sgrna is not None or variances.gene is not None
     leaf = variances.gene_line
     return dense and variances.gene_lineage is None and (leaf is None or leaf.shape[1] == 1)
-
-
-def eliminate_given(data: GeneData, variances: Variances, shared: Tensor | None, *, with_evidence: bool) -> Dense:
-    """Integrate a gene's locations out given t, [C, N or 1]: by level where there are few, else line by line."""
-    rows = torch.unique(data.line_count) if has_levels(variances) else None
-    if rows is not None and len(rows) <= MOST_LEVELS:
-        levels = levels_of(data, shared, with_evidence=with_evidence, rows=rows)
-        return eliminate_levels(levels, variances, with_evidence=with_evidence)
-    wide = None if shared is None else shared.expand(-1, len(variances.noise))
-    found = eliminate(data, variances, wide)
-    return Dense(found.chol, found.scale, found.solution, found.log_evidence)
 
 
 def levels_of(data: GeneData, shared: Tensor | None, *, with_evidence: bool, rows: Tensor | None = None) -> Levels:
@@ -144,50 +147,41 @@ def eliminate_levels(levels: Levels, variances: Variances, *, with_evidence: boo
     """Integrate the gene x line table out, then factor what is left of d = (a, b)."""
     tau = 1.0 / variances.noise
     rows = levels.rows[:, None]
-    leaf = variances.gene_line
     # [B or 1, J, N]
-    per_gene = tau.new_zeros(1, 1, 1) if leaf is None else leaf[:, 0, None]
-    shrink = 1.0 / (1.0 + tau * per_gene * rows)
-    pooled = per_gene * tau.square() * shrink
-    sds, rhs, blocks = [], [], []
+    leaf = tau.new_zeros(1, 1, 1) if variances.gene_line is None else variances.gene_line[:, 0, None]
+    shrink = 1.0 / (1.0 + tau * leaf * rows)
+    kept = tau * shrink
+    pooled = leaf * tau * kept
+    scale: list[Tensor] = []
+    matrix: list[list[Tensor]] = []
+    rhs: list[Tensor] = []
     n_genes, n_slots, _ = levels.slot_rows.shape
     n_draws = max(len(tau), levels.left.shape[-1])
     if variances.sgrna is not None:
-        sds.append(variances.sgrna.sqrt().expand(n_genes, n_slots, n_draws))
-        precision = -torch.einsum("bklj,bjn->bnkl", levels.pairs, pooled.expand(n_genes, -1, -1))
-        diagonal = tau[:, None] * levels.slot_rows.sum(2)[:, None]
-        precision = precision + torch.diag_embed(diagonal)
-        blocks.append([precision])
         left = levels.slot_total[..., None] - levels.slot_left.sum(2)
-        rhs.append(tau * left - (pooled[:, None] * levels.slot_product).sum(2))
+        slot_rows = levels.slot_rows.sum(2)[..., None]
+        for k in range(n_slots):
+            sd = variances.sgrna[:, k % variances.sgrna.shape[1]].sqrt()
+            row = [-sd * scale[m] * (levels.pairs[:, k, m, :, None] * pooled).sum(1) for m in range(k)]
+            own = tau * slot_rows[:, k] - (levels.pairs[:, k, k, :, None] * pooled).sum(1)
+            matrix.append([*row, 1.0 + sd.square() * own])
+            rhs.append(sd * (tau * left[:, k] - (pooled * levels.slot_product[:, k]).sum(1)))
+            scale.append(sd)
     if variances.gene is not None:
-        sds.append(variances.gene.sqrt().expand(n_genes, n_draws)[:, None])
-        weight = (tau * shrink * rows * levels.lines[..., None]).sum(1)
-        row = [weight[..., None, None].expand(n_genes, n_draws, 1, 1)]
-        if variances.sgrna is not None:
-            cross = torch.einsum("bkj,bjn->bnk", levels.slot_rows, (tau * shrink).expand(n_genes, -1, n_draws))
-            row.insert(0, cross[:, :, None])
-        blocks.append(row)
-        rhs.append((tau * shrink * levels.left).sum(1, keepdim=True))
-    scale, right = torch.cat(sds, 1).transpose(1, 2), torch.cat([x.expand(-1, -1, n_draws) for x in rhs], 1)
-    size = scale.shape[-1]
-    precision = torch.zeros(n_genes, n_draws, size, size, dtype=tau.dtype, device=tau.device)
-    start = 0
-    for row in blocks:
-        height = row[0].shape[2]
-        width = sum(x.shape[-1] for x in row)
-        precision[:, :, start : start + height, :width] = torch.cat([x.expand(-1, n_draws, -1, -1) for x in row], -1)
-        start += height
-    whitened = scale[..., :, None] * precision * scale[..., None, :]
-    whitened.diagonal(dim1=-2, dim2=-1).add_(1.0)
-    chol = torch.linalg.cholesky(whitened)
-    solution = torch.linalg.solve_triangular(chol, (scale * right.transpose(1, 2))[..., None], upper=False)[..., 0]
+        sd = variances.gene.sqrt()
+        row = [sd * scale[k] * (levels.slot_rows[:, k, :, None] * kept).sum(1) for k in range(len(scale))]
+        weight = (kept * rows * levels.lines[..., None]).sum(1)
+        matrix.append([*row, 1.0 + sd.square() * weight])
+        rhs.append(sd * (kept * levels.left).sum(1))
+        scale.append(sd)
+    whole = torch.zeros(n_genes, n_draws, dtype=tau.dtype, device=tau.device)
+    factor = small_factor(matrix, [value + whole for value in rhs])
+    sds = tuple(sd.expand(n_genes, n_draws) for sd in scale)
     if not with_evidence:
-        return Dense(chol, scale, solution, None)
+        return Dense(factor, sds, None)
     assert levels.square is not None and levels.gene_square is not None
     quadratic = tau * levels.gene_square - (pooled * levels.square).sum(1)
     n_rows = (levels.rows * levels.lines).sum(1)[:, None]
     logs = (levels.lines[..., None] * shrink.log()).sum(1)
     evidence = 0.5 * (n_rows * (tau.log() - math.log(2 * math.pi)) + logs - quadratic)
-    evidence = evidence - chol.diagonal(dim1=-2, dim2=-1).log().sum(-1) + 0.5 * solution.square().sum(-1)
-    return Dense(chol, scale, solution, evidence)
+    return Dense(factor, sds, evidence - factor.log_determinant + 0.5 * factor.squared)

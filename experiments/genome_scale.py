@@ -1,0 +1,218 @@
+"""A whole screen from simulation to answers, at a share of 18,000 genes x 1,000 lines: what it takes, what it gives.
+
+Prints JSON: wall and CPU seconds of each stage, peak memory, bytes by layer, how often intervals cover the truth that
+the screen was drawn from, and the machine. The floor is one pass over the store that sums its rows into cells.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from run_record import machine, peak_memory_gb
+
+import vihier
+from vihier.guides.cell_file import CellFile
+from vihier.guides.structure import read_structure
+from vihier.inference.batches import GeneBlocks
+from vihier.inference.streamed_run import blocks_of, genes_per_block
+from vihier.models.program import load_program
+from vihier.posterior.reader import Posterior
+from vihier.store.pack import pack
+from vihier.store.store import ScreenStore, open_store
+
+GENES, LINES, LINEAGES, SGRNAS, REPLICATES = 18_000, 1_000, 27, 4, 2
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scale", type=float, default=0.01, help="share of the 18,000 genes")
+    parser.add_argument("--lines", type=int, default=LINES)
+    parser.add_argument("--model", default="additive")
+    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--draws-disk-gb", type=float, default=8.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, default=None, help="where files go, and stay; else a temporary folder")
+    return parser.parse_args()
+
+
+class Stages:
+    """Wall and CPU seconds of each stage, and the peak memory by its end."""
+
+    def __init__(self) -> None:
+        self.record: dict[str, dict[str, float]] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what happens inside."""
+        start, before = time.perf_counter(), _cpu_seconds()
+        yield
+        self.record[name] = {
+            "wall_s": round(time.perf_counter() - start, 2),
+            "cpu_s": round(_cpu_seconds() - before, 2),
+            "peak_gb": peak_memory_gb(),
+        }
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def one_pass(store: ScreenStore, model: str) -> None:
+    """Read all rows and sum them into cells: what no fit can do without."""
+    structure = read_structure(load_program(model).model, GeneBlocks(store, 2, "cpu", torch.float64)[0])
+    blocks = blocks_of(store, genes_per_block(store, None), torch.device("cpu"), torch.float64)
+    CellFile(structure, blocks, torch.float32, store.path.parent).close()
+
+
+def read_back(post: Posterior) -> dict[str, float]:
+    """Time what a user asks first."""
+    gene, line = post.labels("hugo_symbol")[0], post.labels("depmap_id")[0]
+    post.draws("effect", hugo_symbol=post.labels("hugo_symbol")[-1])  # what is read once, is read
+    asked = {
+        "gene_draws_s": lambda: post.draws("effect", hugo_symbol=gene),
+        "line_draws_s": lambda: post.draws("effect", depmap_id=line),
+        "gene_summary_s": lambda: post.summary("effect", hugo_symbol=gene),
+        "line_summary_s": lambda: post.summary("effect", depmap_id=line),
+        "gene_arviz_s": lambda: post.to_arviz(hugo_symbol=[gene]),
+    }
+    found = {}
+    for name, ask in asked.items():
+        start = time.perf_counter()
+        ask()
+        found[name] = round(time.perf_counter() - start, 3)
+    return found
+
+
+def coverage(fit: Path, truth: Path) -> dict[str, Any]:
+    """Compare a fit with the truth that its screen was drawn from.
+
+    `in_90` is how often the 5 % and 95 % quantiles enclose the truth; of scales, `in_95` how often those of 2.5 % and
+    97.5 % of the draws do, and `worst_sds` how far the worst is from the mean (`worst_log_sds`: of logarithms; a scale
+    that the data cannot tell from zero may be any distance below).
+    """
+    found: dict[str, Any] = {}
+    with h5py.File(fit) as post, h5py.File(truth) as known:
+        for name in ("effect", "effect_dev", "effect_gene", "gamma_dev", "alpha_dev", "beta_dev"):
+            if name not in known["truth"]:
+                continue
+            low, high = (post["moments"][f"{name}_{quantile}"] for quantile in ("q05", "q95"))
+            true = known["truth"][name]
+            inside = [
+                np.mean((true[at] >= low[at]) & (true[at] <= high[at]))
+                for at in (slice(i, i + 1000) for i in range(0, len(true), 1000))
+            ]
+            sizes = [len(true[i : i + 1000]) for i in range(0, len(true), 1000)]
+            found[name] = {"in_90": round(float(np.average(inside, weights=sizes)), 4)}
+        for name, dataset in post["posterior"].items():
+            if not name.startswith("sigma") or name not in known["truth"]:
+                continue
+            draws, true = dataset[0], known["truth"][name][()]
+            low, high = np.quantile(draws, (0.025, 0.975), axis=0)
+            sds = np.abs(true - draws.mean(0)) / draws.std(0)
+            log_sds = np.abs(np.log(true) - np.log(draws).mean(0)) / np.log(draws).std(0)
+            found[name] = {
+                "n": int(np.size(true)),
+                "in_95": round(float(np.mean((true >= low) & (true <= high))), 4),
+                "worst_sds": round(float(np.max(sds)), 2),
+                "worst_log_sds": round(float(np.max(log_sds)), 2),
+                "beyond_4.5_sds": int(np.sum(sds > 4.5)),
+            }
+    return found
+
+
+def layers(fit: Path) -> dict[str, float]:
+    """Bytes of the groups of a posterior file, in GB; draws by their dims."""
+    found: dict[str, float] = {}
+    with h5py.File(fit) as file:
+        for group in file:
+            for node in file[group].values():
+                name = group
+                if group == "posterior" and not node.is_scale:
+                    dims = [node.dims[axis][0].name.rsplit("/", 1)[-1] for axis in range(2, node.ndim)]
+                    name = f"posterior: {' x '.join(dims) or 'scalars'}"
+                found[name] = found.get(name, 0.0) + node.id.get_storage_size() / 1e9
+    return {name: round(size, 4) for name, size in found.items()}
+
+
+def main() -> None:
+    """Simulate, pack, fit, read back, compare."""
+    asked = arguments()
+    folder = asked.folder or Path(tempfile.mkdtemp(prefix="genome-scale-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    stages = Stages()
+    try:
+        with stages.stage("simulate"):
+            made = vihier.simulate(
+                folder / "screen.parquet",
+                genes=max(20, round(GENES * asked.scale)),
+                lines=asked.lines,
+                lineages=min(LINEAGES, max(1, asked.lines // 4)),
+                sgrnas=SGRNAS,
+                replicates=REPLICATES,
+                seed=asked.seed,
+                model=asked.model,
+            )
+        with stages.stage("pack"):
+            pack(made.table, folder / "screen.h5").close()
+        with open_store(folder / "screen.h5") as store:
+            with stages.stage("floor"):
+                one_pass(store, asked.model)
+            size = {"genes": store.n_genes, "lines": store.n_lines, "sgrnas": store.n_sgrnas, "rows": store.n_rows}
+            with stages.stage("fit"):
+                post = vihier.fit(
+                    store,
+                    asked.model,
+                    draws=asked.draws,
+                    seed=asked.seed,
+                    out=folder / "fit.h5",
+                    draws_disk_gb=asked.draws_disk_gb,
+                    force=True,
+                )
+        with post:
+            diagnostics = {name: float(value) for name, value in post.group("diagnostics").items() if value.ndim == 0}
+            reading = read_back(post)
+            about = {"converged": post.converged, "reason": post.attrs["reason"], **diagnostics}
+        floor, run = stages.record["floor"], stages.record["fit"]
+        record = {
+            "asked": {name: str(value) for name, value in vars(asked).items()},
+            "size": size,
+            "stages": stages.record,
+            "pack_and_fit_wall_s": round(stages.record["pack"]["wall_s"] + run["wall_s"], 1),
+            "floors": {
+                "wall": round(run["wall_s"] / floor["wall_s"], 1),
+                "cpu": round(run["cpu_s"] / floor["cpu_s"], 1),
+            },
+            "peak_gb": peak_memory_gb(),
+            "bytes_gb": {
+                "table": round(made.table.stat().st_size / 1e9, 4),
+                "store": round((folder / "screen.h5").stat().st_size / 1e9, 4),
+                "fit": round((folder / "fit.h5").stat().st_size / 1e9, 4),
+                **layers(folder / "fit.h5"),
+            },
+            "fit": about,
+            "read_back": reading,
+            "coverage": coverage(folder / "fit.h5", folder / "screen.truth.h5"),
+            "machine": machine(),
+        }
+        print(json.dumps(record, indent=2))
+    finally:
+        if asked.folder is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
