@@ -14,9 +14,10 @@ from scipy.stats import kstest, norm
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
 
 import calibration
-from calibration import CONTROL, Study, coverage, judge, rank_statistics, ranks, shrunk, uniformity
+from calibration import CONTROL, Study
 
 import vihier
+from vihier.diagnostics.calibration import coverage, judge, rank_statistics, ranks, shrunk, uniformity
 
 TINY = Study("gene_lineage", 3, 4, 2, (2, 2), 2, 40, 7, (1.0, CONTROL))
 
