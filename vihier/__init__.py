@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vihier.inference.predict import posterior_predictive, prior_predictive
     from vihier.inference.predict_table import predict
     from vihier.posterior.reader import Posterior, open_posterior
+    from vihier.refinement.refine import refine
     from vihier.screen.read import read_screen
     from vihier.screen.report import ReadReport
     from vihier.screen.screen import Screen, ScreenIndex
@@ -43,6 +44,7 @@ __all__ = [
     "predict",
     "prior_predictive",
     "read_screen",
+    "refine",
     "simulate",
 ]
 
@@ -65,6 +67,7 @@ _HOME = {
     "predict": "vihier.inference.predict_table",
     "prior_predictive": "vihier.inference.predict",
     "read_screen": "vihier.screen.read",
+    "refine": "vihier.refinement.refine",
     "simulate": "vihier.screen.simulate",
 }
 

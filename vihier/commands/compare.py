@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from vihier.posterior.reader import Posterior
 
-_DATA = "What they are compared on"
+_DATA, _NUTS = "What they are compared on", "One fit: its guide against NUTS"
 
 
 def compare(
@@ -50,19 +50,35 @@ def compare(
     lines: options.Lines = None,
     lineages: options.Lineages = None,
     where: options.Where = None,
+    var: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The elements of one variable, most different first.", rich_help_panel=_NUTS),
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Figure to write; also .pdf or .svg.", rich_help_panel=_NUTS)
+    ] = None,
     out: answers.TableOut = None,
     as_json: answers.AsJson = False,
 ) -> None:
     """Compare fits of several models: leave-one-out or held-out log predictive density, with standard errors.
 
-    The best comes first; elpd_diff is how far another is behind it, dse the standard error of that.
+    The best comes first; elpd_diff is how far another is behind it, dse the standard error of that. Of one fit that
+    'vihier refine' has added NUTS draws to, the guide is compared with NUTS, variable by variable.
 
     [b]Examples[/b]
 
     vihier compare additive.h5 gene_lineage.h5 --screen screen.parquet
     vihier compare additive.h5 gene_lineage.h5 --held-out held_out.csv --out compared.csv
+    vihier compare refined.h5 --figure compared.png
     """
     answers.check_out(out)
+    if len(fits) == 1 and screen is None and held_out is None:
+        from vihier.commands.compare_nuts import compare_nuts
+
+        compare_nuts(fits[0], var, out, figure, as_json)
+        return
+    if var is not None or figure is not None:
+        raise VihierError("--var and --figure: of one refined fit only; leave them out")
     if screen is not None and held_out is not None:
         raise VihierError("--screen and --held-out: leave-one-out or rows that no fit has seen; give one")
     if len(fits) < 2:

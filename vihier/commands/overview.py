@@ -18,7 +18,9 @@ from vihier.commands.pack import pack
 from vihier.commands.plot import plot
 from vihier.commands.predict import predict
 from vihier.commands.qc import qc
+from vihier.commands.refine import refine
 from vihier.commands.report import report
+from vihier.commands.sbc import sbc
 from vihier.commands.simulate import simulate
 from vihier.commands.summary import summary
 from vihier.commands.validate import validate
@@ -64,6 +66,12 @@ WAY: dict[str, tuple[Step, ...]] = {
     ),
     "Trust": (
         Step(check, "check fit.h5 --screen screen.parquet", "what a referee would ask of a fit: pass, warn or fail"),
+        Step(refine, "refine fit.h5 --worst 20", "sample the genes that the guide is least sure of by NUTS"),
+        Step(
+            sbc,
+            "sbc --screen-like screen.parquet --n-genes 10 --out sbc.jsonl",
+            "screens of known truth, refitted: do intervals cover it?",
+        ),
         Step(
             compare, "compare a.h5 b.h5 --screen screen.parquet", "which model predicts better: leave-one-out, held-out"
         ),

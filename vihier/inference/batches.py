@@ -186,6 +186,15 @@ def row_batch(
     return _Slicer(screen, device, dtype).cut(screen.rows_at(rows), 0, screen.n_genes, local_scale=1.0, row_scale=scale)
 
 
+def genes_batch(
+    screen: Screen, genes: np.ndarray, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64
+) -> Batch:
+    """Return all rows of some genes, given by code in ascending order, as one batch; its scales are 1."""
+    chosen = np.isin(screen.gene, genes)
+    rows = screen.rows_at(np.flatnonzero(chosen))
+    return _Slicer(screen, device, dtype).cut_genes(rows, genes, local_scale=1.0, row_scale=1.0)
+
+
 def full_batch(screen: Screen, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64) -> Batch:
     """Return the whole screen as one batch; its scales are 1."""
     return _Slicer(screen, device, dtype).cut(
@@ -204,6 +213,7 @@ class _Slicer:
         counts = np.bincount(index.gene_of_sgrna, minlength=screen.n_genes)
         self._sgrna_starts = np.concatenate([[0], np.cumsum(counts)])
         self._position = np.zeros(screen.n_sgrnas, dtype=np.int64)
+        self._gene_position = np.zeros(screen.n_genes, dtype=np.int64)
         self._lines = self._codes(np.arange(screen.n_lines))
         self._sizes = {"replicate": len(index.replicates)}
         self._sizes |= {name: len(labels) for name, labels in index.categories.items()}
@@ -211,23 +221,29 @@ class _Slicer:
 
     def cut(self, rows: Rows, first_gene: int, last_gene: int, local_scale: float, row_scale: float) -> Batch:
         """Return the batch of these rows, with genes `first_gene` to `last_gene` (excluded) and their sgRNAs."""
+        return self.cut_genes(rows, np.arange(first_gene, last_gene), local_scale, row_scale)
+
+    def cut_genes(self, rows: Rows, genes: np.ndarray, local_scale: float, row_scale: float) -> Batch:
+        """Return the batch of these rows, with the genes of these codes, ascending, and their sgRNAs."""
         screen = self.screen
+        of_genes = [self._by_gene[self._sgrna_starts[gene] : self._sgrna_starts[gene + 1]] for gene in genes]
         # In the order of the index, so that the whole screen's positions are the index's own.
-        sgrnas = np.sort(self._by_gene[self._sgrna_starts[first_gene] : self._sgrna_starts[last_gene]])
+        sgrnas = np.sort(np.concatenate(of_genes))
         self._position[sgrnas] = np.arange(len(sgrnas))
+        self._gene_position[genes] = np.arange(len(genes))
         return Batch(
             n_genes=screen.n_genes,
             n_sgrnas=screen.n_sgrnas,
             n_lines=screen.n_lines,
             n_rows=screen.n_rows,
-            gene_idx=self._codes(np.arange(first_gene, last_gene)),
+            gene_idx=self._codes(genes),
             sgrna_idx=self._codes(sgrnas),
             line_idx=self._lines,
-            gene=self._codes(rows.gene - first_gene),
+            gene=self._codes(self._gene_position[rows.gene]),
             sgrna=self._codes(self._position[rows.sgrna]),
             line=self._codes(rows.line),
             lfc=self._floats(rows.lfc),
-            gene_of_sgrna=self._codes(screen.index.gene_of_sgrna[sgrnas] - first_gene),
+            gene_of_sgrna=self._codes(self._gene_position[screen.index.gene_of_sgrna[sgrnas]]),
             lineages=screen.n_lineages,
             lineages_of_lines=self._lineages,
             covariates={name: self._covariate(name, values) for name, values in rows.covariates.items()},

@@ -284,6 +284,7 @@ class _Run:
             "priors": dict(self.program.priors),
             "config": self.config,
             "screen_hash": self.screen_hash,
+            "screen_source": self.screen.report.source if isinstance(self.screen, Screen) else str(self.screen.path),
         }
 
     def _write_streamed(self, path: Path) -> None:

@@ -262,7 +262,7 @@ def natural_parameters(
     if block.chol is None:
         return NaturalParameters(precision, rhs)
     # Draws first, so that genes and d flatten to the rows of one matrix product per draw without a copy.
-    cross = _cross(data, variances, block, resolution)
+    cross = cross_precision(data, variances, block, resolution)
     scaled = block.scale.transpose(0, 1)[..., None] * cross
     half = torch.linalg.solve_triangular(block.chol.transpose(0, 1), scaled, upper=False).flatten(1, 2)
     solution = block.solution.transpose(0, 1).flatten(1, 2)
@@ -271,7 +271,7 @@ def natural_parameters(
     )
 
 
-def _cross(data: GeneData, variances: Variances, block: Eliminated, resolution: Tensor | None) -> Tensor:
+def cross_precision(data: GeneData, variances: Variances, block: Eliminated, resolution: Tensor | None) -> Tensor:
     """Precision between d and t, shape [N, B, D, R]."""
     parts = []
     tau = 1.0 / variances.noise

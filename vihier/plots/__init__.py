@@ -1,5 +1,6 @@
 """Figures, one function each, that take and return matplotlib axes."""
 
+from vihier.plots.agreement import nuts_quantiles
 from vihier.plots.controls import control_distributions
 from vihier.plots.convergence import drift, elbo
 from vihier.plots.forest import forest
@@ -27,6 +28,7 @@ __all__ = [
     "gene_page",
     "guide_vs_nuts",
     "line_quality",
+    "nuts_quantiles",
     "nuts_tables",
     "p_values",
     "predictive_check",

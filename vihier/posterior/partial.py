@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
@@ -24,6 +25,7 @@ from vihier.posterior.stream import UnfailingStream
 
 # For each open dataset: 256 chunks of 64 KB that are being filled side by side.
 _CACHE_BYTES = 16 * 1024 * 1024
+_COPIED_AT_ONCE = 8 * 1024 * 1024
 
 
 class PartialFile:
@@ -33,6 +35,8 @@ class PartialFile:
     ----------
     path : Path
         The name it will have.
+    copy_of : Path, optional
+        A file that it starts as a copy of; nothing when None.
 
     Raises
     ------
@@ -40,15 +44,20 @@ class PartialFile:
         `path` cannot be a file: see `vihier.atomic.check_writable`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, copy_of: Path | None = None) -> None:
         self.path = path
         self._partial = partial_beside(path)
         with self._in_one_line():
             self._stream = UnfailingStream(self._partial)
         try:
             with self.speaking_plainly():
+                if copy_of is not None:
+                    with copy_of.open("rb") as source:
+                        shutil.copyfileobj(source, self._stream, _COPIED_AT_ONCE)
+                    self._stream.check()
+                mode = "w" if copy_of is None else "r+"
                 self.file = h5py.File(
-                    self._stream, "w", libver=LIBVER, rdcc_nbytes=_CACHE_BYTES, rdcc_nslots=10_007, rdcc_w0=1.0
+                    self._stream, mode, libver=LIBVER, rdcc_nbytes=_CACHE_BYTES, rdcc_nslots=10_007, rdcc_w0=1.0
                 )
                 set_attrs(self.file, {"format_version": FORMAT_VERSION, "complete": False})
         except BaseException:

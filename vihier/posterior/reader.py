@@ -37,6 +37,8 @@ class Posterior:
         Yields draws of the variables whose draws are not stored.
     owned_tempdir : path-like, optional
         A directory removed together with this object: where ``vihier.fit(out=None)`` put the file.
+    origin : Posterior, optional
+        What this file was made from, which must live as long as this object: it may own the directory.
 
     Raises
     ------
@@ -50,7 +52,9 @@ class Posterior:
         *,
         regenerate: DrawSource | None = None,
         owned_tempdir: str | os.PathLike[str] | None = None,
+        origin: Posterior | None = None,
     ) -> None:
+        self._origin = origin
         self._stored = StoredPosterior(Path(path), regenerate=regenerate, owned_tempdir=owned_tempdir)
 
     @property
@@ -220,9 +224,21 @@ class Posterior:
 
         return to_arviz(self._stored, labels)
 
-    def group(self, name: str) -> xr.Dataset:
-        """Read one of the small groups (``vi_history``, ``sample_stats``, ``index``) with its labels."""
-        return self._stored.group(name)
+    def group(self, name: str, only: Sequence[str] | None = None) -> xr.Dataset:
+        """Read one of the small groups (``vi_history``, ``sample_stats``, ``index``, ``nuts``) with its labels.
+
+        Parameters
+        ----------
+        name
+            The group.
+        only
+            Variables to read; all when None.
+        """
+        return self._stored.group(name, only)
+
+    def has_group(self, name: str) -> bool:
+        """Return whether the file has a group of that name."""
+        return name in self._stored.groups
 
     def close(self) -> None:
         """Close the file, and remove it where it is a temporary one."""

@@ -171,16 +171,17 @@ class StoredPosterior:
         with self.reading() as file:
             return {dim: file[layout.POSTERIOR][dim][()] for dim in layout.SAMPLE_DIMS}
 
-    def group(self, name: str) -> xr.Dataset:
-        """One of the small groups, all of it, with labels."""
+    def group(self, name: str, only: Sequence[str] | None = None) -> xr.Dataset:
+        """One of the small groups with labels, all of it or only some of its variables."""
         large = (layout.POSTERIOR, layout.MOMENTS)
         with self.reading() as file:
             if name not in file or name in large:
                 known = ", ".join(group for group in file if group not in large)
                 raise VihierError(f"{self.path}: no small group {shown(name)}; there are {known}")
             nodes = dict(file[name].items())
+            wanted = [k for k, v in nodes.items() if not v.is_scale and (only is None or k in only)]
             return xr.Dataset(
-                {k: (layout.dims_of(v), _values(v)) for k, v in nodes.items() if not v.is_scale},
+                {k: (layout.dims_of(nodes[k]), _values(nodes[k])) for k in wanted},
                 coords={k: (k, _values(v)) for k, v in nodes.items() if v.is_scale},
                 attrs={k: v.item() if isinstance(v, np.generic) else v for k, v in file[name].attrs.items()},
             )

@@ -97,8 +97,11 @@ class PosteriorWriter:
         checked = {dim: layout.checked_labels(dim, given) for dim, given in labels.items()}
         self._groups[group] = DeclaredGroup.of_draws(group, checked, n_draws, n_chains)
 
+    def _open_partial(self) -> PartialFile:
+        return PartialFile(self.path)
+
     def __enter__(self) -> Self:
-        self._partial = PartialFile(self.path)
+        self._partial = self._open_partial()
         self._file = self._partial.file
         self._moments = MomentsGroup(self._file, self._labels)
         main = self._groups[self._main_group]

@@ -74,7 +74,7 @@ def subset(
         drawn &= _drawn(_lineages(screen), _lineage(screen), keep, n_lineages, [seed, 1], "lineage")
     if n_genes is not None:
         drawn &= _drawn(screen.index.genes, screen.gene, drawn, n_genes, [seed, 0], "gene")
-    return _take(screen, drawn)
+    return take_rows(screen, drawn)
 
 
 def parse_where(conditions: Iterable[str]) -> dict[str, list[str]]:
@@ -96,7 +96,8 @@ def parse_where(conditions: Iterable[str]) -> dict[str, list[str]]:
     return parsed
 
 
-def _take(screen: Screen, keep: np.ndarray) -> Screen:
+def take_rows(screen: Screen, keep: np.ndarray) -> Screen:
+    """Return the screen of some rows, bool [n], re-indexed to the labels that are left."""
     if not keep.any():
         raise VihierError("no row is left by this subset; widen genes, lines, lineages or where")
     left_out = int(screen.n_rows - keep.sum())

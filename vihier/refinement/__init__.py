@@ -1,0 +1,1 @@
+"""NUTS over the scales of chosen genes, started from a variational fit."""
