@@ -34,6 +34,8 @@ def sbc(
         str | None, typer.Option(metavar="NAME", help="Model; additive by default.", rich_help_panel=_TRUTH)
     ] = None,
     prior: Priors = None,
+    likelihood: options.Likelihood = "normal",
+    noise: options.Noise = "global",
     truth_from: Annotated[
         Path | None,
         typer.Option(
@@ -80,12 +82,16 @@ def sbc(
         check_writable(figure)
     part = Part.of(genes, lines, lineages, n_genes, n_lineages, where, subset_seed)
     from vihier.diagnostics.sbc import SbcStudy, run_sbc, verdict_of
+    from vihier.models.likelihood import Likelihood
 
     priors = pairs(prior, "--prior", "'mu_gamma=Normal(0,2)'")
     if truth_from is not None and not truth_from.exists():
         raise VihierError(f"{truth_from}: no such file; --from takes a posterior file")
     table = part.cut(read(screen, column, single_lineage, on_conflict))
-    study = SbcStudy.of(table, model, priors=priors, source=truth_from, guide=guide, draws=draws, seed=seed)
+    rows = Likelihood("normal" if likelihood == "auto" else likelihood, "global" if noise == "auto" else noise)
+    study = SbcStudy.of(
+        table, model, priors=priors, likelihood=rows, source=truth_from, guide=guide, draws=draws, seed=seed
+    )
 
     def told(done: int, record: Record) -> None:
         if not quiet:

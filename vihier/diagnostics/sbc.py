@@ -29,9 +29,11 @@ from vihier.inference.device import run_on, seed_of, seeded
 from vihier.inference.draws import DrawPlan, computed
 from vihier.inference.fit import fit
 from vihier.inference.known_sites import KnownSites
+from vihier.inference.predict import program_of
 from vihier.inference.screen_of_fit import check_screen
 from vihier.inference.sites import read_sites
 from vihier.models.batch import Batch
+from vihier.models.likelihood import NORMAL, Likelihood
 from vihier.models.program import Program, load_program
 from vihier.models.trace import trace_program
 from vihier.posterior.reader import Posterior, open_posterior
@@ -56,6 +58,8 @@ class SbcStudy:
         Name of the model.
     priors
         Site -> prior, in simulation and refit alike.
+    likelihood
+        How rows scatter.
     source
         A posterior file to draw the truth from; None for the prior.
     guide, draws, seed
@@ -65,6 +69,7 @@ class SbcStudy:
     screen: Screen
     model: str
     priors: Mapping[str, str]
+    likelihood: Likelihood
     source: Path | None
     guide: str
     draws: int
@@ -77,6 +82,7 @@ class SbcStudy:
         model: str | None = None,
         *,
         priors: Mapping[str, str] | None = None,
+        likelihood: Likelihood = NORMAL,
         source: Path | None = None,
         guide: str = "structured",
         draws: int = 400,
@@ -92,20 +98,21 @@ class SbcStudy:
         if source is None:
             name = model or "additive"
             program = load_program(name, {**SIMULATION_PRIORS.get(name, {}), **(priors or {})})
-            return cls(screen, name, dict(program.priors), None, guide, draws, seed)
+            return cls(screen, name, dict(program.priors), likelihood, None, guide, draws, seed)
         with open_posterior(source) as post:
             if priors:
                 raise VihierError(f"--prior: {source} has its own priors; leave it out")
             if model not in (None, post.model):
                 raise VihierError(f"--model {model}: {source} is a fit of {post.model}; leave it out")
-            program = load_program(post.model, post.priors)
+            program = program_of(post)
             check_screen(post, program, screen)
-            return cls(screen, post.model, dict(program.priors), Path(source).resolve(), guide, draws, seed)
+            priors, likelihood = dict(program.priors), program.likelihood
+            return cls(screen, post.model, priors, likelihood, Path(source).resolve(), guide, draws, seed)
 
     @property
     def program(self) -> Program:
         """The program, its priors in place."""
-        return load_program(self.model, self.priors)
+        return load_program(self.model, self.priors, self.likelihood)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -117,6 +124,7 @@ class SbcStudy:
         about = {
             "model": self.model,
             "priors": dict(self.priors),
+            **self.likelihood.settings,
             "screen": self.screen.hash,
             "truth_from": created or "prior",
             "guide": self.guide,
@@ -205,6 +213,9 @@ def one_replicate(study: SbcStudy, number: int) -> Record:
                 draws=study.draws,
                 seed=seed_of(study.seed, "fit", number),
                 priors=dict(study.priors),
+                likelihood=study.likelihood.family,
+                noise=study.likelihood.noise,
+                nu=study.likelihood.nu,
                 device="cpu",
                 out=Path(folder) / "fit.h5",
                 quiet=True,

@@ -74,7 +74,7 @@ def evidence_gradient(data: GeneData, variances: Variances, shared: Shared | Non
     Parameters
     ----------
     data, variances
-        The block, and the prior variances of its tables for N draws of the scales; float64.
+        The block, its rows counting equally, and the prior variances of its tables for N draws of the scales; float64.
     shared
         What genes share; None where they share nothing.
     """
@@ -169,8 +169,7 @@ def _quadratic(data: GeneData, variances: Variances, block: Eliminated) -> Tenso
     tau = 1.0 / variances.noise
     total = tau * data.square.sum() - block.solution.square().sum((0, 2))
     if variances.gene_line is not None:
-        line_total = data.line_total[..., None]
-        total = total - (variances.gene_line * tau * block.residual * line_total).sum((0, 1))
+        total = total - (variances.gene_line * tau * block.residual * data.line_total).sum((0, 1))
     return total
 
 
@@ -185,8 +184,8 @@ def _squared_residual(
     resolution: Tensor | None,
 ) -> Tensor:
     """Expect the square of what d and t leave of a gene's rows in each line, summed: shape [B, C, N]."""
-    count = data.line_count
-    left = data.line_total.expand(block.weight.shape[2], -1, -1)
+    count = data.line_count[..., 0]
+    left = data.line_total[..., 0].expand(block.weight.shape[2], -1, -1)
     variance = torch.zeros_like(left)
     design = None
     if mean is not None:
@@ -209,7 +208,7 @@ def _squared_residual(
 
 def _design(data: GeneData, variances: Variances) -> Tensor:
     """How much each of d adds to a gene's rows in each line, summed, shape [B, C, D]."""
-    count = data.line_count[..., None]
+    count = data.line_count
     parts = []
     if variances.sgrna is not None:
         parts.append(data.count.mT)

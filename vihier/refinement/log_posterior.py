@@ -72,7 +72,8 @@ class LogPosterior:
         """Return the elements of half-normal scales, where the scale of each one's prior is (-1: none), its factor."""
         children, parents, offsets = [], [], []
         for scale in scales:
-            ((_, source, factor),) = scale.arguments
+            (argument,) = scale.arguments
+            source, factor = argument.source, argument.factor
             where = self._where[scale.name]
             parent = torch.full_like(where, -1)
             if source is not None:

@@ -127,7 +127,7 @@ def _seen_by_genes(structure: Structure) -> list[str]:
     """Shared scales that genes' rows or own scales depend on, given the shared locations."""
     used = {structure.noise}
     used |= {location.scale for location in structure.locations if location.plates not in SHARED}
-    used |= {source for scale in structure.scales if scale.plates == ("gene",) for _, source, _ in scale.arguments}
+    used |= {source for scale in structure.scales if scale.plates == ("gene",) for source in scale.sources}
     return [scale.name for scale in structure.scales if scale.plates != ("gene",) and scale.name in used]
 
 
