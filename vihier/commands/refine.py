@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vihier.commands import answer_options as answers
-from vihier.commands.arguments import GENES, LABELS, LINEAGES, AsJson, Columns, OnConflict, SingleLineage, labels, read
+from vihier.commands.arguments import GENES, LABELS, LINEAGES, AsJson, Columns, OnConflict, SingleLineage, labels
+from vihier.commands.fit import Part
+from vihier.commands.fitted_screen import fitted_screen
 from vihier.commands.messages import say
 
 if TYPE_CHECKING:
@@ -81,7 +83,8 @@ def refine(
     from vihier.refinement.refine import refine as run
 
     post = open_posterior(fit)
-    table = None if screen is None else read(screen, column, single_lineage, on_conflict)
+    part = Part.of(None, None, None, None, None, None, 0)
+    table = fitted_screen(screen, post, part, column, single_lineage, on_conflict)
     refined = run(
         post,
         table,

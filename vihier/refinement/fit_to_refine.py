@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,6 +29,10 @@ from vihier.models.program import Program, model_names
 from vihier.posterior.reader import Posterior
 from vihier.screen import Screen, read_screen
 from vihier.screen.subset import take_rows
+from vihier.store.store import is_hdf5, open_store
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CPU = torch.device("cpu")
 # Scales that float32 rounds to zero.
@@ -107,8 +112,8 @@ class FitToRefine:
                 yield take_genes(make_block(self.structure, batch), torch.as_tensor(np.flatnonzero(left)))
 
 
-def screen_of(post: Posterior, screen: Any, lookup: Callable[..., Screen] = read_screen) -> Screen:
-    """Return the screen given, or read the table that the fit was made of.
+def screen_of(post: Posterior, screen: Screen | str | os.PathLike[str] | pd.DataFrame | None) -> Screen:
+    """Return the screen given, or read its table or store, or those that the fit was made of.
 
     Raises
     ------
@@ -117,14 +122,17 @@ def screen_of(post: Posterior, screen: Any, lookup: Callable[..., Screen] = read
     """
     if isinstance(screen, Screen):
         return screen
-    if screen is not None:
-        return lookup(screen)
-    source = post.attrs.get("screen_source")
-    if not source or source == "DataFrame":
-        raise VihierError(f"{post.path}: does not say which table it was fitted to; give it with --screen (screen=...)")
-    if not Path(source).is_file():
-        raise VihierError(f"{source}: the table that {post.path} was fitted to is not there; give it with --screen")
-    return lookup(source)
+    if screen is None:
+        source = post.attrs.get("screen_source")
+        if not source or source == "DataFrame":
+            raise VihierError(f"{post.path}: does not say which table it was fitted to; give --screen (screen=...)")
+        if not Path(source).is_file():
+            raise VihierError(f"{source}: the table that {post.path} was fitted to is not there; give it with --screen")
+        return screen_of(post, Path(source))
+    if isinstance(screen, str | os.PathLike) and is_hdf5(Path(screen)):
+        with open_store(screen) as store:
+            return store.to_screen()
+    return read_screen(screen)
 
 
 def _program_of(post: Posterior, model: Callable[[Batch], Any] | None) -> Program:
