@@ -23,6 +23,7 @@ import vihier
 from vihier import plots
 from vihier.diagnostics.control_genes import ControlGenes, separation
 
+PER_ROW = ("elbo_per_row", "log_density_per_row")
 QUICK = {"n_genes": 60, "draws": 200, "max_steps": 100}
 
 
@@ -34,6 +35,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("results/avana_ky"), help="folder to write to")
     parser.add_argument("--model", default="additive")
     parser.add_argument("--guide", default="structured", choices=("structured", "mean_field"))
+    parser.add_argument("--likelihood", default="auto", choices=("auto", "normal", "student_t"))
+    parser.add_argument("--noise", default="auto", choices=("auto", "global", "screen", "line", "replicate"))
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="60 genes, few steps: does it run?")
@@ -75,6 +78,8 @@ def main() -> int:
             screen,
             given.model,
             guide=given.guide,
+            likelihood=given.likelihood,
+            noise=given.noise,
             draws=QUICK["draws"] if given.quick else given.draws,
             max_steps=QUICK["max_steps"] if given.quick else None,
             seed=given.seed,
@@ -94,7 +99,8 @@ def main() -> int:
         "guide": given.guide,
         "quick": given.quick,
         "converged": post.converged,
-        "elbo_per_row": round(float(history["elbo_per_row"][-1]), 4),
+        "likelihood": {name: post.config[name] for name in ("likelihood", "noise")},
+        **{name: round(float(history[name][-1]), 4) for name in PER_ROW if name in history},
         "controls": {
             name: {"auroc": round(float(each["auroc"].median()), 4), "nnmd": round(float(each["nnmd"].median()), 2)}
             for name, each in by_line.items()

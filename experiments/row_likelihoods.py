@@ -30,21 +30,22 @@ from run_record import SHARED_DATA, Stages, existing, machine, peak_memory_gb
 
 import vihier
 
-CHOICES = [
-    ("normal", "global"),
-    ("normal", "replicate"),
-    ("student_t", "global"),
-    ("student_t", "screen"),
-    ("student_t", "line"),
-    ("student_t", "replicate"),
+# Likelihood, what has a noise scale of its own, what has degrees of freedom of its own.
+Choice = tuple[str, str, str]
+CHOICES: list[Choice] = [
+    ("normal", "global", "global"),
+    ("normal", "replicate", "global"),
+    ("student_t", "global", "global"),
+    ("student_t", "screen", "global"),
+    ("student_t", "line", "global"),
+    ("student_t", "replicate", "global"),
+    ("student_t", "replicate", "screen"),
 ]
 # A row is a surprise where its predictive tail probability is below this: of rows as predicted, 0.2 % are.
 SURPRISE = 1e-3
 
 
-def study(
-    table: pd.DataFrame, held: np.ndarray, choices: list[tuple[str, str]], draws: int, seed: int
-) -> dict[str, Any]:
+def study(table: pd.DataFrame, held: np.ndarray, choices: list[Choice], draws: int, seed: int) -> dict[str, Any]:
     """Fit each choice to what is left, and score what is held out where its (sgRNA, line) cell keeps a row."""
     train, test = table[~held], table[held]
     scored = test[keeps_a_row(test, train)].reset_index(drop=True)
@@ -52,10 +53,10 @@ def study(
     baseline = predict_by_mean(train, scored, ["sgrna", "depmap_id"])
     found: dict[str, Any] = {"sgRNA x line mean": {"log_density": round(float(baseline.mean()), 4)}}
     stages, surprises = Stages(), {}
-    for likelihood, noise in choices:
-        name = f"{likelihood}, {noise}"
+    for likelihood, noise, nu in choices:
+        name = f"{likelihood}, noise by {noise}" + (f", nu by {nu}" if nu != "global" else "")
         with stages.stage(name):
-            post = vihier.fit(screen, likelihood=likelihood, noise=noise, draws=draws, seed=seed, quiet=True)
+            post = vihier.fit(screen, likelihood=likelihood, noise=noise, nu=nu, draws=draws, seed=seed, quiet=True)
         with post:
             density, lower = predict_rows(post, scored, seed)
             found[name] = {
@@ -94,7 +95,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, nargs="?", default=SHARED_DATA / "avana_ky.parquet", help="screen table")
     parser.add_argument("--genes", type=int, help="this many genes, drawn at random, instead of all")
-    parser.add_argument("--only", action="append", metavar="LIKELIHOOD,NOISE", help="one choice; repeatable")
+    parser.add_argument("--only", action="append", metavar="LIKELIHOOD,NOISE,NU", help="one choice; repeatable")
     parser.add_argument("--held", choices=["rows", "replicates"], action="append", help="one way of holding out")
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
@@ -111,10 +112,10 @@ def main() -> None:
     table = screen.to_frame()
     random = np.random.default_rng(given.seed)
     ways = {"rows": rows_at_random(table, 0.1, random), "replicates": one_replicate_of_each_line(table, random)}
-    choices = [tuple(text.split(",")) for text in given.only] if given.only else CHOICES
+    choices = [choice for choice in CHOICES if not given.only or ",".join(choice) in given.only]
     record: dict[str, Any] = {"draws": given.draws, "genes": screen.n_genes}
     for way in given.held or ways:
-        record[way] = study(table, ways[way], choices, given.draws, given.seed)  # type: ignore[arg-type]
+        record[way] = study(table, ways[way], choices, given.draws, given.seed)
     print(json.dumps(record | {"peak_memory_gb": peak_memory_gb(), "machine": machine()}, indent=2))
 
 
