@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from row_predictions import predict_rows
 from run_record import SHARED_DATA, Stages, machine, peak_memory_gb
-from scipy.special import logsumexp, ndtr
 
 import vihier
 
@@ -78,33 +78,6 @@ def predict_by_mean(train: pd.DataFrame, test: pd.DataFrame, by: list[str]) -> n
     return normal_log_density(test["lfc"].to_numpy(), of_row["mean"].to_numpy(), sd)
 
 
-def predict_by_fit(post: vihier.Posterior, test: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Predict rows by a posterior of `additive` (or `crossed`, or `gene_lineage`), gene by gene.
-
-    Returns
-    -------
-    tuple
-        Log predictive density [N], the density averaged over draws; and the predictive probability of a lower value,
-        [N], uniform where the model is right.
-    """
-    sites = [name for name in ("alpha", "beta") if name in post.variables]
-    sigma = post.draws("sigma").to_numpy().ravel().astype(np.float64)[:, None]
-    flat = {name: post.draws(name).to_numpy()[0].astype(np.float64) for name in sites}
-    where = {dim: pd.Index(post.labels(dim)) for dim in ("sgrna", "depmap_id") if dim in post.dims}
-    density, lower = np.empty(len(test)), np.empty(len(test))
-    y = test["lfc"].to_numpy()
-    for gene, rows in test.groupby("hugo_symbol", sort=True, observed=True).indices.items():
-        line = where["depmap_id"].get_indexer(test["depmap_id"].iloc[rows])
-        mean = post.draws("gamma", hugo_symbol=str(gene)).to_numpy()[0, :, 0][:, line].astype(np.float64)
-        if sites:
-            sgrna = where["sgrna"].get_indexer(test["sgrna"].iloc[rows])
-            mean = mean + flat["alpha"][:, sgrna] + flat["beta"][:, line]
-        each = normal_log_density(y[rows], mean, sigma)
-        density[rows] = logsumexp(each, axis=0) - np.log(len(each))
-        lower[rows] = ndtr((y[rows] - mean) / sigma).mean(axis=0)
-    return density, lower
-
-
 def compare(ours: np.ndarray, theirs: np.ndarray, lines: np.ndarray) -> dict[str, float]:
     """Compare two sets of log densities of the same rows: mean difference, its standard error by row and by line.
 
@@ -144,9 +117,11 @@ def study(table: pd.DataFrame, held: np.ndarray, model: str, draws: int, seed: i
     converged: dict[str, bool] = {}
     for guide in GUIDES:
         with stages.stage(guide):
-            post = vihier.fit(screen, model, guide=guide, draws=draws, seed=seed, quiet=True)
+            post = vihier.fit(
+                screen, model, guide=guide, likelihood="normal", noise="global", draws=draws, seed=seed, quiet=True
+            )
         with post, stages.stage(f"{guide}_predict"):
-            density[guide], lower = predict_by_fit(post, scored)
+            density[guide], lower = predict_rows(post, scored)
             converged[guide] = bool(post.converged)
         coverage[guide] = {"all": interval_coverage(lower)}
         if "screen" in scored:

@@ -1,9 +1,9 @@
 """What gross outliers do to the effects, by likelihood: 5 % of the rows of Avana are thrown far off. Prints JSON.
 
 For `student_t` and `normal` rows, each by replicate and with one noise scale, effects of the spoilt screen are compared
-with those of the clean one: root mean square of the differences of posterior means, in log2 fold change and in posterior
-standard deviations of the clean fit. Times of the fits, and each likelihood's as a multiple of the plain Normal's, are of
-the same run.
+with those of the clean one: root mean square of the differences of posterior means, in log2 fold change and in
+posterior standard deviations of the clean fit. Times of the fits, and each as a multiple of the plain Normal's, are of
+one run.
 """
 
 from __future__ import annotations

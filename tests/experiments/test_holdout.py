@@ -13,7 +13,10 @@ from scipy.stats import norm, t
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
 
 import holdout
+import row_predictions
 from holdout import compare, interval_coverage, keeps_a_row, one_replicate_of_each_line, predict_by_mean, rows_at_random
+from outliers import spoil
+from row_predictions import labels_of_rows, predict_rows
 
 import vihier
 
@@ -88,7 +91,7 @@ def test_the_predictive_density_is_the_mean_over_draws() -> None:
     with vihier.fit(
         table[~held], "additive", guide="mean_field", draws=100, max_steps=20, device="cpu", quiet=True
     ) as post:
-        density, lower = holdout.predict_by_fit(post, table[held])
+        density, lower = predict_rows(post, table[held])
         first = table[held].iloc[0]
         site = {"alpha": {"sgrna": first["sgrna"]}, "beta": {"depmap_id": first["depmap_id"]}}
         site["gamma"] = {"hugo_symbol": first["hugo_symbol"], "depmap_id": first["depmap_id"]}
@@ -97,6 +100,39 @@ def test_the_predictive_density_is_the_mean_over_draws() -> None:
     # float32 draws, summed in float64 both times.
     assert density[0] == pytest.approx(np.log(norm.pdf(first["lfc"], mean, sigma).mean()), rel=1e-6)
     assert lower[0] == pytest.approx(norm.cdf(first["lfc"], mean, sigma).mean(), rel=1e-6)
+
+
+def test_rows_of_known_and_of_new_replicates_are_predicted_by_student_t() -> None:
+    """Beside scipy, draw by draw; a replicate that the fit has not seen has a noise scale around the common one."""
+    table = made_table().query("depmap_id != 'ACH-5'")
+    held = table["replicate_id"].to_numpy() == "r2"
+    with vihier.fit(
+        table[~held], likelihood="student_t", noise="replicate", draws=64, device="cpu", quiet=True
+    ) as post:
+        known, new = table[~held].iloc[:1], table[held].iloc[:1]
+        assert labels_of_rows(new, "replicate")[0] not in post.labels("replicate")
+        first = known.iloc[0]
+        site = {"alpha": {"sgrna": first["sgrna"]}, "beta": {"depmap_id": first["depmap_id"]}}
+        site["gamma"] = {"hugo_symbol": first["hugo_symbol"], "depmap_id": first["depmap_id"]}
+        mean = sum(post.draws(name, **of).to_numpy().ravel().astype(float) for name, of in site.items())
+        label = f"{first['depmap_id']}|{first['replicate_id']}"
+        sigma = post.draws("sigma_replicate", replicate=label).to_numpy().ravel()
+        nu = post.draws("nu").to_numpy().ravel()
+        density, lower = predict_rows(post, known)
+        assert density[0] == pytest.approx(np.log(t.pdf(first["lfc"], nu, mean, sigma).mean()), rel=1e-5)
+        assert lower[0] == pytest.approx(t.cdf(first["lfc"], nu, mean, sigma).mean(), rel=1e-5)
+        around = row_predictions.noise_of_rows(post, pd.concat([new] * 2), np.random.default_rng(0))
+        z = np.log(around[:, 0] / post.draws("sigma").to_numpy().ravel()) / post.draws("sigma_sigma").to_numpy().ravel()
+        # 64 standard normals, the same for both rows: their sd errs by 0.09.
+        assert (around[:, 0] == around[:, 1]).all()
+        assert z.std() == pytest.approx(1.0, abs=0.35)
+
+
+def test_gross_outliers_are_as_many_and_as_large_as_asked() -> None:
+    lfc = np.zeros(1000)
+    off = np.abs(spoil(lfc, 0.05, np.random.default_rng(0)))
+    assert (off > 0).sum() == 50
+    assert off[off > 0].min() >= 4 and off.max() <= 8
 
 
 def test_absent_data_are_skipped_in_one_line(
