@@ -34,9 +34,11 @@ PART_CELLS = 13_000
 # Pairs of a gene and a line times chains, in the chains that settle and in those that draw, and fewest chains of each.
 SETTLING, SETTLING_CHAINS = 200_000, (4, 16)
 DRAWING, DRAWING_CHAINS = 200_000, 16
-# Sweeps of the first kind, of which the last count, and of the second: before the first draw, draws, sweeps a draw.
+# Sweeps of the first kind, of which the last count, and of the second: before the first draw, and between draws. Chains
+# give up to so many draws, and are so many, where draws are many, that it shows whether they have settled.
 SETTLE, COUNTED = 100, 20
-BURN_IN, KEPT, THIN = 10, 8, 2
+BURN_IN, THIN = 10, 2
+MOST_KEPT, FEWEST_CHAINS = 8, 32
 FREEDOM_START = 1.5
 
 
@@ -45,7 +47,8 @@ class SweptFit:
     """Draws of every scale and location.
 
     `theta` are log-scales of the whole screen, `shared` and `local` deviations of the locations; draws last. `drift` is
-    how far the means of the shared log-scales moved from the chains' first draw to their last, in sds.
+    how far the means of the shared log-scales moved from the chains' first draw to their last, in sds; a chain gives
+    `kept` draws.
     """
 
     structure: Structure
@@ -58,6 +61,7 @@ class SweptFit:
     log_p: Tensor
     first: Block
     drift: float
+    kept: int
 
     @property
     def sample_stats(self) -> dict[str, np.ndarray]:
@@ -72,7 +76,7 @@ class SweptFit:
     @property
     def diagnostics(self) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
         """Sweeps of each chain, and how far chains still moved."""
-        n_sweeps = BURN_IN + THIN * KEPT
+        n_sweeps = BURN_IN + THIN * self.kept
         return {"sweeps": ((), np.asarray(n_sweeps)), "sweep_drift": ((), np.asarray(self.drift))}
 
     def draw_globals(self, n_draws: int) -> dict[str, Tensor]:
@@ -173,18 +177,21 @@ class _SweptFitter:
     def fit(self, draws: int, n_sweeps: int, init: Theta | None) -> SweptFit:
         """Settle, draw, and judge."""
         guide, weights, history = self._settle(n_sweeps, init)
-        n_chains = -(-draws // KEPT)
+        kept_of_each = max(2, min(MOST_KEPT, draws // FEWEST_CHAINS))
+        n_chains = -(-draws // kept_of_each)
         at_once = max(DRAWING_CHAINS, DRAWING // self.cells)
         at_once = -(-n_chains // -(-n_chains // at_once))  # as many in one chunk as in another
         chunks = [(i, min(at_once, n_chains - first)) for i, first in enumerate(range(0, n_chains, at_once))]
         self.progress.start("draw", len(chunks))
         kept: list[_Kept] = []
-        drawn = in_threads(lambda chunk: self._draw_chunk(*chunk, guide, weights), chunks, self.like.device)
+        drawn = in_threads(
+            lambda chunk: self._draw_chunk(*chunk, kept_of_each, guide, weights), chunks, self.like.device
+        )
         for done, of_chunk in enumerate(drawn):
             kept += of_chunk
             self.progress.update(done + 1)
         flat = [guide.flat(x.theta) for x in kept]
-        drift, limit = sweep_drift(torch.cat(flat[::KEPT]), torch.cat(flat[KEPT - 1 :: KEPT]))
+        drift, limit = sweep_drift(torch.cat(flat[::kept_of_each]), torch.cat(flat[kept_of_each - 1 :: kept_of_each]))
         converged = drift <= limit and n_sweeps >= SETTLE
         reason = (
             f"no shared log-scale's mean moved by more than {drift:.2f} sds from the chains' first draw to their last"
@@ -204,6 +211,7 @@ class _SweptFitter:
             log_p=torch.cat([x.log_p for x in kept])[:draws],
             first=self.blocks[0],
             drift=drift,
+            kept=kept_of_each,
         )
 
     def _start(self, chains: int, init: Theta | None) -> Theta:
@@ -250,7 +258,9 @@ class _SweptFitter:
         history = {"step": np.arange(1, n_sweeps + 1), "log_density_per_row": np.array(densities)}
         return guide, sweeper.rows.weights, history
 
-    def _draw_chunk(self, number: int, n: int, guide: ScaleGuide, weights: Sequence[Tensor | None]) -> list[_Kept]:
+    def _draw_chunk(
+        self, number: int, n: int, n_kept: int, guide: ScaleGuide, weights: Sequence[Tensor | None]
+    ) -> list[_Kept]:
         """Start n chains from the guide's draws of the scales and the settled chains' weights; keep draws of each."""
         random = self._random("draws", number)
         theta, _, standard = guide.sample_globals(self._normal(n, len(guide.origin), random=random))
@@ -265,7 +275,7 @@ class _SweptFitter:
         for _ in range(BURN_IN):
             theta = sweeper.sweep(theta)
         kept = []
-        for _ in range(KEPT):
+        for _ in range(n_kept):
             for _ in range(THIN):
                 theta = sweeper.sweep(theta)
             kept.append(_Kept(theta, sweeper.shared, self._local(sweeper), sweeper.log_joint(theta)))
