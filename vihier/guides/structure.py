@@ -79,15 +79,8 @@ def read_structure(model: Callable[[Batch], Any], batch: Batch) -> Structure:
             for child, coefficient in _children(prober, points, site):
                 parents[child].append((site, coefficient))
         links = _scale_links(prober, points)
-        for name in (*locations, observed):
-            if any(link.logarithm for link in links[name].values()):
-                raise refusal(name, "the logarithm of a scale is in its own scale")
+        _check_links(prober, links, [*locations, observed])
         freedom = links[observed].get("df")
-        for link in links[observed].values():
-            if link.source is not None and prober.plates[link.source] not in ROW_TABLES:
-                raise refusal(
-                    link.source, f"the rows' {link.name} is indexed by {' x '.join(prober.plates[link.source])}"
-                )
         first = points.at[0]
         constants = prober.run(first | {name: torch.zeros_like(first[name]) for name in locations})
         offsets = {name: _constant(name, "mean", constants[name]["loc"]) for name in parents}
@@ -124,6 +117,17 @@ def read_structure(model: Callable[[Batch], Any], batch: Batch) -> Structure:
         )
         _check(structure, prober)
         return structure
+
+
+def _check_links(prober: Prober, links: dict[str, dict[str, Argument]], sites: list[str]) -> None:
+    """Refuse sds that are the logarithm of a scale, and rows, the last site, whose scales rows cannot have."""
+    for name in sites:
+        if any(link.logarithm for link in links[name].values()):
+            raise refusal(name, "the logarithm of a scale is in its own scale")
+    for link in links[sites[-1]].values():
+        if link.source is not None and prober.plates[link.source] not in ROW_TABLES:
+            of = " x ".join(prober.plates[link.source])
+            raise refusal(link.source, f"the rows' {link.name} is indexed by {of}")
 
 
 def check_structure(structure: Structure, model: Callable[[Batch], Any], batch: Batch) -> None:
