@@ -26,6 +26,7 @@ SIMPLE = {
     "genome.md": Shown(n_commands=5, n_programs=0),
     "report.md": Shown(n_commands=3, n_programs=1),
     "quality.md": Shown(n_commands=4, n_programs=1),
+    "rows.md": Shown(n_commands=3, n_programs=1),
     "plots.md": Shown(n_commands=12, n_programs=1),
 }
 

@@ -42,6 +42,8 @@ def test_whole_screens_are_student_t_by_replicate_and_small_ones_normal(frame: p
         "student_t", "line", 4.0
     )
     assert chosen_likelihood(FitRequest(model=lambda batch: None), large) is None
+    both = [large.to_frame().assign(screen=name, sgrna=lambda x, name=name: x["sgrna"] + name) for name in "ab"]
+    assert chosen_likelihood(ask, read_screen(pd.concat(both))) == Likelihood("student_t", "replicate", "screen")
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def fit(
     prior: Priors = None,
     likelihood: options.Likelihood = "auto",
     noise: options.Noise = "auto",
-    nu: options.Nu = "global",
+    nu: options.Nu = "auto",
     genes: options.Genes = None,
     lines: options.Lines = None,
     lineages: options.Lineages = None,

@@ -40,7 +40,8 @@ Nu = Annotated[
     str,
     typer.Option(
         metavar="NU",
-        help="Degrees of freedom of student_t: learned for all ('global') or by 'screen', or a number.",
+        help="Degrees of freedom of student_t, learned ('global', or by 'screen', or auto: by screen where there are "
+        "several), or a number.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]

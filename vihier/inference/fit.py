@@ -58,7 +58,7 @@ def fit(
     priors: Mapping[str, Any] | None = None,
     likelihood: str = "auto",
     noise: str = "auto",
-    nu: str | float = "global",
+    nu: str | float = "auto",
     batch: str = "genes",
     batch_size: int | None = None,
     init: str | os.PathLike[str] | Posterior | None = None,
@@ -101,7 +101,8 @@ def fit(
     noise
         What has a noise scale of its own: `global`, `screen`, `line`, `replicate`, or `auto`.
     nu
-        Degrees of freedom of `student_t`: learned, one for all (`global`) or one a `screen`; or a number.
+        Degrees of freedom of `student_t`: learned, one for all (`global`) or one a `screen` (`auto`: where there are
+        several); or a number.
     batch
         What a minibatch holds: all rows of some `genes`, or `rows` at random (not with `structured`).
     batch_size

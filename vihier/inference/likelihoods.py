@@ -36,7 +36,8 @@ def check_likelihood(request: FitRequest) -> None:
         value = getattr(request, name)
         if value not in (AUTO, *known):
             raise VihierError(f"{name} {value!r}: not known; choose one of {', '.join((AUTO, *known))}")
-    Likelihood("student_t", "global", request.nu)
+    if request.nu != AUTO:
+        Likelihood("student_t", "global", request.nu)
 
 
 def chosen_likelihood(request: FitRequest, screen: Screen | ScreenStore) -> Likelihood | None:
@@ -46,7 +47,7 @@ def chosen_likelihood(request: FitRequest, screen: Screen | ScreenStore) -> Like
     `student_t` with noise by replicate: on real ones both the tails and the spread of noise between replicates are
     large, and held-out rows are predicted far better. Smaller screens, those of more than `RICH_UP_TO` gene-line pairs,
     where that takes many minutes, and the baseline `mean_field` have Normal rows and one noise scale. Either can be
-    asked for alone.
+    asked for alone. Degrees of freedom are of each library where there are several (column `screen`).
     """
     if not isinstance(request.model, str):
         return None
@@ -54,4 +55,9 @@ def chosen_likelihood(request: FitRequest, screen: Screen | ScreenStore) -> Like
     rich = request.guide == "structured" and whole
     family = ("student_t" if rich else "normal") if request.likelihood == AUTO else request.likelihood
     noise = ("replicate" if rich else "global") if request.noise == AUTO else request.noise
-    return Likelihood(family, noise, request.nu)
+    nu = ("screen" if _several_screens(screen) else "global") if request.nu == AUTO else request.nu
+    return Likelihood(family, noise, nu)
+
+
+def _several_screens(screen: Screen | ScreenStore) -> bool:
+    return len(screen.index.categories.get("screen", ())) > 1

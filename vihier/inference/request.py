@@ -50,7 +50,7 @@ class FitRequest:
     priors: Mapping[str, Any] | None = None
     likelihood: str = "auto"
     noise: str = "auto"
-    nu: str | float = "global"
+    nu: str | float = "auto"
     batch: str = "genes"
     batch_size: int | None = None
     init: str | os.PathLike[str] | Posterior | None = None
