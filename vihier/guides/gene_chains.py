@@ -23,6 +23,8 @@ from vihier.kernels.cells import GeneData
 from vihier.kernels.elimination import Eliminated, Variances, dense_column, draw_dense, draw_leaf, eliminate
 
 Density = Callable[[Tensor], Tensor]
+# Largest error, from rounding, of a prior precision beside the rows'.
+SINGLE_ERROR = 0.03
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,14 @@ class _Drawn:
     eliminated: Eliminated
     dense: Tensor
     left: Tensor
+
+
+def single_does(eliminated: Eliminated) -> bool:
+    """Whether single precision resolves the directions that only the prior knows beside those that rows know best."""
+    if eliminated.chol is None:
+        return True
+    largest = eliminated.chol.diagonal(dim1=-2, dim2=-1).max()
+    return bool(largest.square() * torch.finfo(torch.float32).eps < SINGLE_ERROR)
 
 
 def children_of(structure: Structure, scale: Scale) -> list[Scale]:
@@ -199,7 +209,7 @@ class GeneChains:
     def weigh_rows(self, theta: Theta) -> None:
         """Take the rows at their present precisions, where these are unequal."""
         if self.rows is not None:
-            self._take_data(self.rows.data(theta, self.block.data))
+            self._take_data(self.rows.data(theta, self.block.data).to(self.block.data.square.dtype))
 
     @property
     def weighed(self) -> Block:
@@ -227,9 +237,7 @@ class GeneChains:
 
     def draw_dense(self, theta: Theta, column: Tensor | None) -> Said:
         """Draw d = (a, m, b) given the shared part of each line's mean, with e integrated out."""
-        data = self.data
-        spread = variances(self.structure, theta, self.block)
-        eliminated = eliminate(data, spread, column, with_evidence=False)
+        spread, eliminated = self._eliminate(theta, column)
         dense = draw_dense(eliminated, normal_like(eliminated.scale, self.generator))
         left = self._left(spread, dense).expand_as(eliminated.weight)
         self._drawn = _Drawn(spread, eliminated, dense, left)
@@ -239,6 +247,21 @@ class GeneChains:
             return Said(weight, rhs, torch.zeros_like(rhs[0]), torch.zeros_like(rhs[0]))
         part, weights = dense[..., level[0]], level[1]
         return Said(weight, rhs, weights.expand_as(part).sum((0, 2)), (part * weights).sum((0, 2)))
+
+    def _eliminate(self, theta: Theta, column: Tensor | None) -> tuple[Variances, Eliminated]:
+        """Integrate e out; in double precision from the first time on that single precision would not do."""
+        spread = variances(self.structure, theta, self.block)
+        if self.data.count.dtype == torch.float32:
+            try:
+                eliminated = eliminate(self.data, spread, column, with_evidence=False)
+            except torch.linalg.LinAlgError:
+                eliminated = None
+            if eliminated is not None and single_does(eliminated):
+                return spread, eliminated
+            self.block = replace(self.block, data=self.block.data.double())
+            self._take_data(self.data.double())
+            spread = variances(self.structure, theta, self.block)
+        return spread, eliminate(self.data, spread, column, with_evidence=False)
 
     def _left(self, spread: Variances, dense: Tensor) -> Tensor:
         """Sum over a gene's rows in each line of lfc less what d predicts, [B, C, N]."""

@@ -45,6 +45,7 @@ from vihier.guides.row_moves import RowMoves
 from vihier.guides.slice_sampler import slice_sample
 from vihier.guides.structure import Location, Scale, Structure
 from vihier.inference.threads import in_threads
+from vihier.kernels.elimination import NaturalParameters
 from vihier.kernels.shared_tree import (
     Level,
     SharedVariances,
@@ -220,7 +221,13 @@ class Sweeper:
     def _draw_shared_first(self, theta: Theta) -> None:
         """Draw the shared locations from their exact conditional given the scales, all genes integrated out."""
         mine = self._of_parts(theta)
-        said = self._for_parts(lambda i: collapse(self.structure, mine[i], self.parts[i].weighed).natural)
+
+        def of_part(i: int) -> NaturalParameters | None:
+            weighed = self.parts[i].weighed
+            exact = {name: value.double() for name, value in mine[i].items()}
+            return collapse(self.structure, exact, replace(weighed, data=weighed.data.double())).natural
+
+        said = self._for_parts(of_part)
         natural = sum_natural(said)
         assert natural is not None
         self.shared, _, _ = draw_shared_deviations(self.structure, theta, self.block, natural, self.generator)

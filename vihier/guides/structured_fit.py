@@ -17,7 +17,7 @@ from vihier.guides.evidence import (
     collapse,
     sum_natural,
 )
-from vihier.guides.interweave import Sweeper
+from vihier.guides.interweave import NOISE_WIDTH, Sweeper
 from vihier.guides.scales import ScaleGuide
 from vihier.guides.structure import Structure, check_structure, read_structure
 from vihier.guides.structured_draws import StructuredFit
@@ -47,6 +47,7 @@ PART_CELLS = 13_000
 FEWEST_CHAINS = 16
 FEW_PARTICLES = 4
 THIN = 3
+FIRST_NOISE_WIDTH = 5.0
 # Steps between sums over all genes of what they say of the shared locations, and in a window of the convergence rule,
 # also where draws are swept afterwards: no global log-scale's mean may move by more than DRIFT of its posterior sd from
 # one window to the next, twice.
@@ -196,6 +197,8 @@ class _Fitter:
         sweeper = Sweeper(structure, self.single, lambda *keys: self._random("start", *keys))
         kept = []
         for sweep in range(n_sweeps):
+            # Far from where it belongs the rows' scale takes long steps.
+            sweeper.noise_width = FIRST_NOISE_WIDTH if sweep < n_sweeps // 2 else NOISE_WIDTH
             theta = sweeper.sweep(theta)
             if sweep >= n_sweeps // 2:
                 kept.append(theta)

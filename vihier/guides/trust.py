@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -127,9 +127,17 @@ def _gene_weights(
     own, own_log_q = guide.sample_genes(noise, at.standard.repeat(n_inner, 1), idx)
     both = {name: _repeat(value, n_inner) for name, value in at.theta.items()} | own
     columns = None if at.column is None else _repeat(at.column, n_inner)
-    as_rows = {name: value.to(block.data.square) for name, value in both.items()}
-    evidence = eliminate(block.data, variances(structure, as_rows, block), columns).log_evidence.to(own_log_q)
-    return (evidence + gene_log_prior(structure, both, block) - own_log_q).reshape(len(idx), n_inner, n)
+    try:
+        evidence = _evidence(structure, both, block, columns)
+    except torch.linalg.LinAlgError:  # in single precision
+        evidence = _evidence(structure, both, replace(block, data=block.data.double()), columns)
+    return (evidence.to(own_log_q) + gene_log_prior(structure, both, block) - own_log_q).reshape(len(idx), n_inner, n)
+
+
+def _evidence(structure: Structure, theta: Theta, block: Block, columns: Tensor | None) -> Tensor:
+    """Log evidence of each gene, in the precision of the block."""
+    as_rows = {name: value.to(block.data.square) for name, value in theta.items()}
+    return eliminate(block.data, variances(structure, as_rows, block), columns).log_evidence
 
 
 def _repeat(values: Tensor, times: int) -> Tensor:
