@@ -123,7 +123,9 @@ def test_rows_with_heavy_tails_and_noise_of_their_own(screen: Screen) -> None:
             # Two estimates of the same numbers (nats a unit); their own Monte Carlo error averages out over units.
             assert np.abs(exact.elpd - raw.elpd)[good].mean() < 0.05
             assert exact.elpd[good].mean() == pytest.approx(raw.elpd[good].mean(), abs=0.01)
-            assert exact.share_bad < 0.01
+            assert exact.method == "conditional" and not np.array_equal(exact.elpd, raw.elpd)
+            # k-hat of 400 draws has an sd of some 0.1: one unit in a hundred may come out above.
+            assert exact.share_bad < 0.02
         assert compare_loo({"student_t": post}, heavy, draws=200)["elpd_loo"].iloc[0] < 0
         normal = {**options, "likelihood": "normal", "noise": "global"}
         with vihier.fit(heavy, "additive", **normal) as other:

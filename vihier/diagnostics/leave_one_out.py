@@ -103,8 +103,6 @@ def leave_rows_out(predictor: Predictor, by: By = "row", method: Method = "condi
     if method == "conditional":
         with run_on(CPU, torch.float64):
             structure = read_structure(predictor.program.model, GeneBlocks(predictor.screen, 2)[0])
-        if not structure.is_plain:  # rows have no closed form given the scales
-            structure, method = None, "draws"
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for block in predictor.blocks():
         densities = _of_draws(block, by) if structure is None else _of_conditional(structure, block, by)
