@@ -16,7 +16,7 @@ from vihier.errors import VihierError
 from vihier.inference.predict import Model, program_of
 from vihier.inference.predict_table import RowsToPredict, predicted_blocks
 from vihier.inference.predictor import Predictor
-from vihier.inference.screen_of_fit import check_screen
+from vihier.inference.screen_of_fit import fitted_part
 from vihier.posterior.reader import Posterior
 from vihier.screen import Screen
 
@@ -44,7 +44,7 @@ def compare_loo(
     fits
         Name -> fit, two or more (one is only described).
     screen
-        The screen that all are fits of.
+        The screen that all are fits of, or one that holds it.
     by
         Leave out `row` s, or all replicate rows of an (sgRNA, line) `cell`.
     method
@@ -71,11 +71,11 @@ def compare_loo(
     predictors = {}
     for name, post in fits.items():
         program = program_of(post, (models or {}).get(name))
-        check_screen(post, program, screen)
+        part = fitted_part(post, program, screen)
         n_there = post.n_draws * post.n_chains
-        predictors[name] = Predictor.of(
-            post, screen, program, draws=None if draws is None else min(draws, n_there), seed=seed
-        )
+        n_draws = None if draws is None else min(draws, n_there)
+        predictors[name] = Predictor.of(post, part, program, draws=n_draws, seed=seed)
+    _check_same_training(fits)
     _check_units(predictors)
     return loo_table({name: leave_rows_out(predictor, by, method) for name, predictor in predictors.items()})
 

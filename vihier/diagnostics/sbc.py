@@ -30,7 +30,7 @@ from vihier.inference.draws import DrawPlan, computed
 from vihier.inference.fit import fit
 from vihier.inference.known_sites import KnownSites
 from vihier.inference.predict import program_of
-from vihier.inference.screen_of_fit import check_screen
+from vihier.inference.screen_of_fit import fitted_part
 from vihier.inference.sites import read_sites
 from vihier.models.batch import Batch
 from vihier.models.likelihood import NORMAL, Likelihood
@@ -105,7 +105,7 @@ class SbcStudy:
             if model not in (None, post.model):
                 raise VihierError(f"--model {model}: {source} is a fit of {post.model}; leave it out")
             program = program_of(post)
-            check_screen(post, program, screen)
+            screen = fitted_part(post, program, screen)
             priors, likelihood = dict(program.priors), program.likelihood
             return cls(screen, post.model, priors, likelihood, Path(source).resolve(), guide, draws, seed)
 

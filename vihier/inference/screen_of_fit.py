@@ -1,6 +1,8 @@
-"""Whether a screen is the one that a fit is of."""
+"""The screen that a fit is of: the one given, or the part of it that was fitted."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from vihier.errors import VihierError
 from vihier.inference.batches import GeneBlocks
@@ -8,10 +10,11 @@ from vihier.inference.columns import columns_read
 from vihier.models.program import Program
 from vihier.posterior.reader import Posterior
 from vihier.screen import Screen
+from vihier.screen.subset import take_rows
 
 
-def check_screen(posterior: Posterior, program: Program, screen: Screen) -> None:
-    """Refuse a screen that is not the one a posterior was fitted to.
+def fitted_part(posterior: Posterior, program: Program, screen: Screen) -> Screen:
+    """Return a screen that a posterior was fitted to, or the part of it that has the posterior's sgRNAs and lines.
 
     Parameters
     ----------
@@ -20,16 +23,18 @@ def check_screen(posterior: Posterior, program: Program, screen: Screen) -> None
     program
         Its program; the columns that it reads are what counts beside the keys and `lfc`.
     screen
-        The screen.
+        The screen, or one that holds it.
 
     Raises
     ------
     VihierError
         One line: what differs.
     """
-    read = columns_read(program.model, GeneBlocks(screen, max(1, min(8, screen.n_genes // 2)))[0])
-    if screen.content_hash(read) == posterior.attrs["screen_hash"]:
-        return
+    if is_fitted(posterior, program, screen):
+        return screen
+    part = _part(posterior, screen)
+    if part is not None and is_fitted(posterior, program, part):
+        return part
     pairs = (("hugo_symbol", "genes", screen.index.genes), ("depmap_id", "lines", screen.index.lines))
     differ = [
         f"{len(labels):,} {noun} here, {len(posterior.labels(dim)):,} there"
@@ -40,3 +45,23 @@ def check_screen(posterior: Posterior, program: Program, screen: Screen) -> None
     raise VihierError(
         f"{posterior.path}: is a fit of another screen{why}; give the table of the fit, and the same part of it"
     )
+
+
+def is_fitted(posterior: Posterior, program: Program, screen: Screen) -> bool:
+    """Return whether a posterior is a fit of exactly this screen."""
+    read = columns_read(program.model, GeneBlocks(screen, max(1, min(8, screen.n_genes // 2)))[0])
+    return screen.content_hash(read) == posterior.attrs["screen_hash"]
+
+
+def _part(posterior: Posterior, screen: Screen) -> Screen | None:
+    """Return the rows of the sgRNAs and lines that a fit has; None where it has others, or all of them."""
+    index = screen.index
+    wanted = {"sgrna": index.sgrnas, "depmap_id": index.lines}
+    if not set(wanted) <= set(posterior.dims):
+        return None
+    chosen = {dim: np.isin(labels.astype(str), posterior.labels(dim).astype(str)) for dim, labels in wanted.items()}
+    if any(mask.sum() != len(posterior.labels(dim)) for dim, mask in chosen.items()):
+        return None
+    if all(mask.all() for mask in chosen.values()):
+        return None
+    return take_rows(screen, chosen["sgrna"][screen.sgrna] & chosen["depmap_id"][screen.line])

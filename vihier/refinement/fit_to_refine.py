@@ -18,17 +18,15 @@ from vihier.guides.block import Block, Theta, make_block, take_genes
 from vihier.guides.structure import Structure, read_structure
 from vihier.guides.values import centre, locations_of
 from vihier.inference.batches import GeneBlocks, genes_in_block
-from vihier.inference.columns import columns_read
 from vihier.inference.config import fingerprint
 from vihier.inference.device import run_on
 from vihier.inference.predict import program_of
-from vihier.inference.screen_of_fit import check_screen
+from vihier.inference.screen_of_fit import fitted_part
 from vihier.inference.sites import Sites, read_sites
 from vihier.models.batch import Batch
 from vihier.models.program import Program, model_names
 from vihier.posterior.reader import Posterior
 from vihier.screen import Screen, read_screen
-from vihier.screen.subset import take_rows
 from vihier.store.store import is_hdf5, open_store
 
 if TYPE_CHECKING:
@@ -149,22 +147,5 @@ def _program_of(post: Posterior, model: Callable[[Batch], Any] | None) -> Progra
 
 def _screen_of(post: Posterior, screen: Screen, program: Program) -> tuple[Screen, Batch]:
     """Return the screen that a fit is of, which may be a part of the one given, and a few of its genes."""
-    for part in (lambda: screen, lambda: _part_of(post, screen)):
-        tried = part()
-        if tried is None:
-            continue
-        probe = GeneBlocks(tried, max(1, min(2, tried.n_genes // 2)), CPU, torch.float64)[0]
-        if tried.content_hash(columns_read(program.model, probe)) == post.attrs["screen_hash"]:
-            return tried, probe
-    check_screen(post, program, screen)
-    raise AssertionError("a screen of the same contents was found to be another")
-
-
-def _part_of(post: Posterior, screen: Screen) -> Screen | None:
-    """Return the rows of the sgRNAs and lines that a fit has; None where it has others, or all of them."""
-    index = screen.index
-    wanted = {"sgrna": index.sgrnas, "depmap_id": index.lines}
-    chosen = {dim: np.isin(labels.astype(str), post.labels(dim).astype(str)) for dim, labels in wanted.items()}
-    if any(mask.sum() != len(post.labels(dim)) for dim, mask in chosen.items()):
-        return None
-    return take_rows(screen, chosen["sgrna"][screen.sgrna] & chosen["depmap_id"][screen.line])
+    part = fitted_part(post, program, screen)
+    return part, GeneBlocks(part, max(1, min(2, part.n_genes // 2)), CPU, torch.float64)[0]

@@ -44,18 +44,10 @@ def checks_of(
     if not isinstance(screen, Screen):
         return check_fit(post, controls=controls), "The rows of this store are too many to be checked here."
     try:
-        return check_fit(post, _fitted_part(post, screen), controls=controls, draws=draws), ""
+        return check_fit(post, screen, controls=controls, draws=draws), ""
     except VihierError as error:
         # Another screen, or a program of the user's own: said, and the rest of the report written.
         return check_fit(post, controls=controls), f"Rows were not checked: {error}."
-
-
-def _fitted_part(post: Posterior, screen: Screen) -> Screen:
-    """Return the genes and lines of a screen that are in the fit: it may have been fitted in part."""
-    genes, lines = post.labels("hugo_symbol").tolist(), post.labels("depmap_id").tolist()
-    if genes == screen.index.genes.tolist() and lines == screen.index.lines.tolist():
-        return screen
-    return screen.subset(genes=genes, lines=lines)
 
 
 def khat_of_genes(post: Posterior) -> xr.DataArray | None:

@@ -120,6 +120,13 @@ def test_lists_of_control_genes_the_wrong_way_round_fail(fit_file: Path, screen:
     assert by_name["control genes"].status == "fail" and by_name["control genes"].figures["auroc"] < 0.5
 
 
+def test_a_screen_that_holds_the_fitted_one_is_cut_to_it(screen: Screen) -> None:
+    part = screen.subset(genes=list(screen.index.genes[:6]), lines=list(screen.index.lines[:8]))
+    with vihier.fit(part, "additive", guide="mean_field", draws=50, max_steps=20, quiet=True) as post:
+        whole, cut = (check_fit(post, each, draws=20) for each in (screen, part))
+    assert whole.table().equals(cut.table()) and len(cut.p_value_table().query("grouping == 'gene'")) == 6
+
+
 def test_another_screen_is_refused(fit_file: Path, screen: Screen) -> None:
     part = screen.subset(genes=list(screen.index.genes[:5]))
     with open_posterior(fit_file) as post, pytest.raises(VihierError, match="5 genes here, 24 there"):
@@ -170,6 +177,7 @@ def test_the_command_says_it_and_fails_by_its_exit_status(
     assert set(pd.read_csv(p)["grouping"]) == {"gene", "line", "lineage", "replicate"}
     assert figure.stat().st_size > 10_000
     doctored["posterior/sigma"][...] *= 3
+    del doctored.attrs["screen_source"]  # which would be taken where no screen is named
     path = doctored.filename
     doctored.close()
     assert main(["check", path, "--screen", str(table), "--draws", "50"]) == 1

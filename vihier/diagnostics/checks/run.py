@@ -16,7 +16,7 @@ from vihier.diagnostics.checks.items import Item, Status
 from vihier.diagnostics.control_genes import ControlGenes
 from vihier.inference.predict import Model, draw_rows, program_of
 from vihier.inference.predictor import Predictor
-from vihier.inference.screen_of_fit import check_screen
+from vihier.inference.screen_of_fit import fitted_part
 from vihier.posterior.reader import Posterior
 from vihier.screen import Screen
 
@@ -74,7 +74,7 @@ def check_fit(
     posterior
         The fit.
     screen
-        The screen that it is of; without it only the fit's own diagnostics are looked at.
+        The screen that it is of, or one that holds it; without it only the fit's own diagnostics are looked at.
     controls
         Reference genes, for a model with `effect`.
     draws
@@ -99,7 +99,7 @@ def check_fit(
         items.append(Item("rows", "warn", "what the fit says of its rows was not looked at; give the screen"))
     else:
         program = program_of(posterior, model)
-        check_screen(posterior, program, screen)
+        screen = fitted_part(posterior, program, screen)
         n_draws = min(draws, posterior.n_draws * posterior.n_chains)
         predictor = Predictor.of(posterior, screen, program, draws=n_draws, seed=seed)
         of_rows, p_values = _of_rows(predictor, posterior)
