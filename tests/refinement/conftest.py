@@ -11,7 +11,7 @@ from refined_fit import Refined
 import vihier
 
 GENES, LINES = 26, 8
-SETTINGS = {"warmup": 100, "draws": 250, "seed": 3, "quiet": True}
+SETTINGS = {"chains": 2, "warmup": 100, "draws": 300, "seed": 3, "quiet": True}
 
 
 @pytest.fixture(scope="session")

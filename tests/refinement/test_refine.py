@@ -53,7 +53,7 @@ def test_draws_of_the_chosen_genes_lie_beside_the_fit(refined: Refined) -> None:
         assert set(nuts) == set(fitted)
         for name in nuts:
             assert nuts[name].dims == fitted[name].dims
-            assert nuts[name].sizes["chain"] == 4 and nuts[name].sizes["draw"] == 250
+            assert nuts[name].sizes["chain"] == 2 and nuts[name].sizes["draw"] == 300
             assert np.isfinite(nuts[name].values).all()
         assert nuts["hugo_symbol"].values.tolist() == post.labels("hugo_symbol")[[2, 11, 20]].tolist()
         assert nuts["depmap_id"].equals(fitted["depmap_id"])
@@ -64,9 +64,11 @@ def test_draws_of_the_chosen_genes_lie_beside_the_fit(refined: Refined) -> None:
         assert (2.0 ** (stats["tree_depth"] - 1) <= stats["n_steps"]).all()
         for name in nuts:
             theirs = az.rhat(nuts[[name]])[name]
-            np.testing.assert_allclose(tree["nuts_diagnostics"][f"{name}_rhat"], theirs, rtol=1e-4)
+            # Ours is of draws not yet rounded to single precision, which may swap the ranks of two that lie as far from
+            # the median on either side.
+            np.testing.assert_allclose(tree["nuts_diagnostics"][f"{name}_rhat"], theirs, rtol=1e-3)
     idata = az.from_netcdf(refined.path)
-    assert idata.nuts["effect"].shape[:2] == (4, 250)
+    assert idata.nuts["effect"].shape[:2] == (2, 300)
 
 
 def test_nuts_and_the_swept_guide_are_the_same_posterior(refined: Refined) -> None:
@@ -77,25 +79,31 @@ def test_nuts_and_the_swept_guide_are_the_same_posterior(refined: Refined) -> No
         others = post.group("nuts", only=()).attrs["other_genes"]
     assert others == 23
     assert table["agrees"].all(), table.to_string()
-    # 400 and 1,000 draws, neither independent: means within 0.25 sds of each other, of some 24 elements a variable.
-    assert (table["difference_max"] < 0.25).all(), table.to_string()
+    # 400 and 600 draws, neither independent: means within 0.3 sds of each other, of some 24 elements a variable.
+    assert (table["difference_max"] < 0.3).all(), table.to_string()
 
 
 def test_the_draws_depend_on_the_seed_only(refined: Refined, tmp_path: Path) -> None:
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    written = []
-    for n, genes in ((1, ["GENE00003", "GENE00012"]), (2, ["GENE00012", "GENE00003"])):
-        out = tmp_path / f"{n}.h5"
-        options = {"warmup": 50, "draws": 100, "chains": 2, "seed": 8, "quiet": True}
-        vihier.refine(refined.fit, refined.table, genes=genes, processes=n, out=out, **options).close()
-        written.append(datasets(out))
-    first, again = written
+    alone, together = tmp_path / "alone.h5", tmp_path / "together.h5"
+    options = {"warmup": 50, "draws": 100, "chains": 2, "seed": 8, "quiet": True}
+    genes = ["GENE00003", "GENE00012"]
+    vihier.refine(refined.fit, refined.table, genes=genes, processes=1, out=alone, **options).close()
+    # The caller's own random numbers go on as if nothing had been drawn.
+    assert torch.equal(state, torch.get_rng_state())
+    # A script without `if __name__ == "__main__"`: spawned workers would run it again, a child with its plan does not.
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import vihier\npost = vihier.refine({str(refined.fit)!r}, {str(refined.table)!r}, genes={genes[::-1]}, "
+        f"processes=2, out={str(together)!r}, **{options})\nprint(post.group('nuts')['effect'].sizes['chain'])\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    assert done.stdout == "2\n"
+    first, again = datasets(alone), datasets(together)
     assert first.keys() == again.keys()
     for name, values in first.items():
         np.testing.assert_array_equal(values, again[name], err_msg=name)
-    # The caller's own random numbers go on as if nothing had been drawn.
-    assert torch.equal(state, torch.get_rng_state())
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -174,7 +182,7 @@ def test_ones_own_program_is_refined_when_it_is_given(refined: Refined, tmp_path
     fit = vihier.fit(refined.screen, own_program, draws=100, out=out, quiet=True)
     with pytest.raises(vihier.VihierError, match="your own program 'own_program'"):
         vihier.refine(fit, refined.screen, full=True)
-    settings = {"warmup": 100, "draws": 500, "chains": 2, "processes": 1, "quiet": True}
+    settings = {"warmup": 100, "draws": 300, "chains": 2, "processes": 1, "quiet": True}
     again = vihier.refine(fit, refined.screen, full=True, model=own_program, **settings)
     table = agreement_table(again).set_index("variable")
     assert table["agrees"].all(), table.to_string()
@@ -186,7 +194,7 @@ def test_ones_own_program_is_refined_when_it_is_given(refined: Refined, tmp_path
 def test_full_reproduces_a_reference_posterior(tmp_path: Path) -> None:
     folder = SHARED / "reference" / "A.additive"
     with vihier.fit(folder / "data.csv.gz", draws=400, out=tmp_path / "fit.h5", quiet=True) as fit:
-        refined = vihier.refine(fit, full=True, warmup=100, draws=150, quiet=True)
+        refined = vihier.refine(fit, full=True, chains=2, warmup=100, draws=250, quiet=True)
     nuts = refined.group("nuts")
     diagnostics = refined.group("nuts_diagnostics")
     assert not refined.group("nuts_sample_stats")["diverging"].any()
@@ -234,22 +242,9 @@ def test_differences_are_in_nuts_sds(refined: Refined, tmp_path: Path) -> None:
         first, nuts = one.guide[:, 0], one.nuts[:, 0]
         entry = table[(table["hugo_symbol"] == gene) & (table["depmap_id"] == one.labels["depmap_id"][0])].iloc[0]
         assert entry["difference"] == pytest.approx((first.mean() - nuts.mean()) / nuts.std(), rel=1e-6)
-        assert entry["sd_ratio"] == pytest.approx(2, rel=0.15)  # twice, of 400 draws of the 1,000
+        assert entry["sd_ratio"] == pytest.approx(2, rel=0.15)  # twice, of 400 draws of the 600
         unit = (np.quantile(nuts, 0.95) - np.quantile(nuts, 0.05)) / 3.29
         moved = (np.quantile(first, 0.95) - np.quantile(nuts, 0.95)) / unit
         assert entry["q95_difference"] == pytest.approx(moved, rel=1e-6)
         khat = post.group("diagnostics")["khat"].sel(hugo_symbol=gene).item()
         assert entry["khat"] == pytest.approx(khat)
-
-
-def test_chains_in_processes_of_an_unguarded_script(refined: Refined, tmp_path: Path) -> None:
-    # Spawned workers would run the script again; a child that only knows its plan does not.
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import vihier\n"
-        f"post = vihier.refine({str(refined.fit)!r}, {str(refined.table)!r}, worst=1, warmup=50, draws=100, chains=2,"
-        f" processes=2, quiet=True, out={str(tmp_path / 'out.h5')!r})\n"
-        "print(post.group('nuts')['effect'].sizes['chain'])\n"
-    )
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
-    assert done.stdout == "2\n"

@@ -16,4 +16,4 @@ def test_its_commands_and_its_program_run(refined: Refined, tmp_path: Path, monk
     shutil.copy(refined.table, "screen.parquet")
     assert run_page(DOCS / "refine.md") == Shown(n_commands=4, n_programs=1)
     assert Path("compared.png").stat().st_size > 10_000 and Path("sbc.png").stat().st_size > 10_000
-    assert len(Path("sbc.jsonl").read_text().splitlines()) == 4
+    assert len(Path("sbc.jsonl").read_text().splitlines()) == 3
