@@ -21,8 +21,11 @@ def noise_of_rows(post: vihier.Posterior, test: pd.DataFrame, random: np.random.
     spread = post.draws("sigma_sigma").to_numpy().reshape(-1, 1).astype(np.float64)
     wanted = labels_of_rows(test, noise)
     known = pd.Index(post.labels("depmap_id" if noise == "line" else noise))
-    names, codes = np.unique(wanted, return_inverse=True)
+    names, first, codes = np.unique(wanted, return_index=True, return_inverse=True)
     at = known.get_indexer(names)
+    if noise == "replicate":  # around its line's
+        lines = pd.Index(post.labels("depmap_id")).get_indexer(test["depmap_id"].iloc[first])
+        sigma = post.draws("sigma_line").to_numpy()[0].astype(np.float64)[:, lines]
     table = sigma * np.exp(spread * random.standard_normal((len(sigma), len(names))))
     values = post.draws(f"sigma_{noise}").to_numpy()[0].astype(np.float64)
     table[:, at >= 0] = values[:, at[at >= 0]]

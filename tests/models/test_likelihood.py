@@ -63,14 +63,30 @@ def test_rows_have_the_density_that_they_are_said_to_have(model: str, noise: str
     np.testing.assert_allclose(fn.log_prob(lfc).numpy(), expected, atol=1e-10)
 
 
-def test_noise_scales_are_log_normal_around_the_common_one() -> None:
-    found, _ = trace(Likelihood("normal", "replicate"), frame())
-    sites = {name: found.nodes[name] for name in ("sigma", "sigma_sigma", "sigma_replicate")}
-    values = {name: node["value"] for name, node in sites.items()}
-    expected = stats.norm.logpdf(values["sigma_replicate"].log(), values["sigma"].log(), values["sigma_sigma"])
-    mine = sites["sigma_replicate"]["fn"].log_prob(values["sigma_replicate"]) + values["sigma_replicate"].log()
+def test_noise_scales_of_replicates_are_log_normal_around_their_lines_and_those_around_the_common_one() -> None:
+    found, batch = trace(Likelihood("normal", "replicate"), frame())
+    names = ("sigma", "sigma_sigma", "sigma_sigma_line", "sigma_line", "sigma_replicate")
+    values = {name: found.nodes[name]["value"] for name in names}
+    index = read_screen(frame()).index
+    assert index.line_of_replicate.tolist() == batch.line_of_replicate.tolist()
+    of_line = values["sigma_line"].log()[index.line_of_replicate]
+    around = {
+        "sigma_line": (values["sigma"].log(), values["sigma_sigma_line"]),
+        "sigma_replicate": (of_line, values["sigma_sigma"]),
+    }
+    for name, (centre, spread) in around.items():
+        expected = stats.norm.logpdf(values[name].log(), centre, spread)
+        mine = found.nodes[name]["fn"].log_prob(values[name]) + values[name].log()
+        np.testing.assert_allclose(mine.numpy(), expected, atol=1e-10)
+    assert found.nodes["sigma_replicate"]["fn"].batch_shape == (12,)
+
+
+def test_noise_scales_of_lines_are_log_normal_around_the_common_one() -> None:
+    found, _ = trace(Likelihood("normal", "line"), frame())
+    values = {name: found.nodes[name]["value"] for name in ("sigma", "sigma_sigma", "sigma_line")}
+    expected = stats.norm.logpdf(values["sigma_line"].log(), values["sigma"].log(), values["sigma_sigma"])
+    mine = found.nodes["sigma_line"]["fn"].log_prob(values["sigma_line"]) + values["sigma_line"].log()
     np.testing.assert_allclose(mine.numpy(), expected, atol=1e-10)
-    assert sites["sigma_replicate"]["fn"].batch_shape == (12,)
 
 
 def test_known_degrees_of_freedom_are_no_site() -> None:

@@ -41,7 +41,7 @@ from vihier.guides.gene_chains import (
 )
 from vihier.guides.gene_tree import tree_scales
 from vihier.guides.interchange import interchangeable, swap
-from vihier.guides.row_moves import RowMoves
+from vihier.guides.row_moves import Around, NoiseSaid, RowMoves, around
 from vihier.guides.slice_sampler import slice_sample
 from vihier.guides.structure import Location, Scale, Structure
 from vihier.inference.threads import in_threads
@@ -328,26 +328,33 @@ class Sweeper:
         rows.step_weights(self._of_parts(theta))
 
     def _move_noise_scales(self, theta: Theta, scale: Scale, rows: RowMoves) -> None:
-        """Move each noise scale, and the spread of log-normal ones together with them."""
+        """Move each noise scale, and the spread of log-normal ones, and of those that they are around, with them."""
         start = theta[scale.name]
         said = rows.noise_said(theta, scale, self._own_squares(theta, scale, [scale]))
         theta[scale.name] = rows.moved_noise(start, said, lambda x: self._prior(theta, scale, x))
-        around = {argument.name: argument for argument in scale.arguments}
-        if scale.family.__name__ != "LogNormal" or around["scale"].source is None or not scale.plates:
+        above = [each for each in around(self.structure, scale) if each.spread is not None]
+        for i, each in enumerate(above):
+            said = said.after(theta[scale.name] - start)
+            start = theta[scale.name]
+            self._move_spread(theta, [x.scale for x in above[: i + 1]], each, said, rows)
+
+    def _move_spread(self, theta: Theta, moved: list[Scale], level: Around, said: NoiseSaid, rows: RowMoves) -> None:
+        """Move the spread of log-normal scales with these, the last of `moved`, and what is around them."""
+        spread, last = level.spread, moved[-1]
+        if spread is None or spread.plates or children_of(self.structure, spread) != [last]:
             return
-        spread, level = self.structure.scale(around["scale"].source), around["loc"]
-        if spread.plates or children_of(self.structure, spread) != [scale]:
-            return
-        centre = level.factor if level.source is None else level.factor + theta[level.source]
-        deviations, before = theta[scale.name] - centre, theta[spread.name]
-        said = said.after(theta[scale.name] - start)
-        theta[spread.name] = rows.moved_spread(before, deviations, said, lambda x: self._own_prior(theta, spread, x))
-        theta[scale.name] = centre + deviations * (theta[spread.name] - before).exp()
+        centre = level.centre(theta, self.block)
+        deviations, before = theta[last.name] - centre, theta[spread.name]
+        of_rows = align(deviations, last.plates, moved[0].plates, self.block)
+        theta[spread.name] = rows.moved_spread(before, of_rows, said, lambda x: self._own_prior(theta, spread, x))
+        shift = deviations * (theta[spread.name] - before).expm1()
+        for each in moved:
+            theta[each.name] = theta[each.name] + align(shift, last.plates, each.plates, self.block)
 
     def _move_noise_level(self, theta: Theta, scale: Scale, rows: RowMoves) -> None:
         """Move all noise scales, and what they are around, by one factor, with the rows' weights integrated out."""
         structure = self.structure
-        moved = [scale, *(structure.scale(x.source) for x in scale.arguments if x.source is not None and x.logarithm)]
+        moved = [scale, *(each.parent for each in around(structure, scale) if each.parent is not None)]
         asked = {x.name: x for at in moved for x in (at, *children_of(structure, at))}.values()
         number, squares = self._own_squares(theta, scale, [scale])
         number, squares = (sum_to(scale.plates, (), x, self.block) for x in (number, squares))

@@ -168,8 +168,10 @@ def index_of(parent: Plates, child: Plates, batch: Batch) -> tuple[torch.Tensor,
         positions[plate] = own.reshape(shape)
         if plate == "sgrna":
             positions["gene"] = batch.gene_of_sgrna.reshape(shape)
-        if plate == "line" and "lineage" in parent and "lineage" not in child:
-            positions["lineage"] = batch.lineage_of_line.reshape(shape)
+        if plate == "replicate" and set(parent) <= {"line", "lineage"}:
+            positions["line"] = batch.line_of_replicate
+        if "line" in positions and "lineage" in parent and "lineage" not in child:
+            positions["lineage"] = batch.lineage_of_line[positions["line"]]
     if not set(parent) <= set(positions):
         return None
     return tuple(positions[plate] for plate in parent)

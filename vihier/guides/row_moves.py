@@ -14,7 +14,7 @@ from operator import add
 import torch
 from torch import Tensor
 
-from vihier.guides.block import Theta
+from vihier.guides.block import Block, Theta, align
 from vihier.guides.gene_chains import Density, GeneChains, held_density
 from vihier.guides.mixed_model import Scale, Structure
 from vihier.guides.slice_sampler import slice_sample, slice_sample_in_turn
@@ -36,6 +36,38 @@ class NoiseSaid:
     def after(self, shift: Tensor) -> NoiseSaid:
         """Return the same once the log noise scales have moved."""
         return NoiseSaid(self.count, self.squares * (-2 * shift).exp())
+
+
+@dataclass(frozen=True)
+class Around:
+    """A log-normal scale, what its logarithm is around, and the scale that is its spread; None where constants are."""
+
+    structure: Structure
+    scale: Scale
+    offset: float
+    parent: Scale | None
+    spread: Scale | None
+
+    def centre(self, theta: Theta, block: Block) -> Tensor:
+        """Return what the log-scales are around, over their plates and N draws."""
+        if self.parent is None:
+            return torch.full_like(theta[self.scale.name], self.offset)
+        return self.offset + align(theta[self.parent.name], self.parent.plates, self.scale.plates, block)
+
+
+def around(structure: Structure, scale: Scale) -> list[Around]:
+    """Return the log-normal levels above a noise scale that has elements: its own, its parent's, ..."""
+    found: list[Around] = []
+    level: Scale | None = scale
+    while level is not None and level.plates and level.family.__name__ == "LogNormal":
+        arguments = {argument.name: argument for argument in level.arguments}
+        loc, spread = arguments["loc"], arguments["scale"].source
+        if loc.source is not None and not loc.logarithm:
+            break
+        parent = None if loc.source is None else structure.scale(loc.source)
+        found.append(Around(structure, level, loc.factor, parent, None if spread is None else structure.scale(spread)))
+        level = parent
+    return found
 
 
 class RowMoves:

@@ -216,6 +216,7 @@ class _Slicer:
         self._gene_position = np.zeros(screen.n_genes, dtype=np.int64)
         self._lines = self._codes(np.arange(screen.n_lines))
         self._sizes = {"replicate": len(index.replicates)}
+        self._lines_of_replicates = self._codes(index.line_of_replicate)
         self._sizes |= {name: len(labels) for name, labels in index.categories.items()}
         self._lineages = None if index.lineage_of_line is None else self._codes(index.lineage_of_line)
 
@@ -248,6 +249,7 @@ class _Slicer:
             lineages_of_lines=self._lineages,
             covariates={name: self._covariate(name, values) for name, values in rows.covariates.items()},
             replicate=self._codes(rows.replicate),
+            lines_of_replicates=self._lines_of_replicates,
             sizes=self._sizes,
             local_scale=local_scale,
             row_scale=row_scale,

@@ -48,6 +48,8 @@ class Batch:
         Name -> values of the rows, shape [N].
     replicate : Tensor or None
         Replicate of each row, int64, shape [N]; None where a batch was made without.
+    lines_of_replicates : Tensor or None
+        Line of each replicate of the screen, int64, shape [R].
     sizes : mapping
         Number of elements of what is neither gene, sgRNA, line nor lineage: `replicate`, and each categorical
         covariate, such as `screen`, whose codes are among `covariates`.
@@ -71,6 +73,7 @@ class Batch:
     lineages_of_lines: torch.Tensor | None = None
     covariates: Mapping[str, torch.Tensor] = field(default_factory=dict)
     replicate: torch.Tensor | None = None
+    lines_of_replicates: torch.Tensor | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
     local_scale: float = 1.0
     row_scale: float = 1.0
@@ -126,6 +129,21 @@ class Batch:
         if codes is None or (len(codes) and bool((codes < 0).any())):
             raise VihierError(f"column {plate!r}: the model needs it in every row, and some have none: fill it in")
         return codes
+
+    @property
+    def line_of_replicate(self) -> torch.Tensor:
+        """Line of each replicate, int64, shape [R].
+
+        Raises
+        ------
+        VihierError
+            If the batch was made without.
+        """
+        if self.lines_of_replicates is None:
+            raise VihierError(
+                "column 'replicate_id': the model needs the line of each replicate, and the batch has none"
+            )
+        return self.lines_of_replicates
 
     def local(self) -> Messenger:
         """Return the context for everything local to a gene or a row; it carries the batch's scale.
