@@ -366,7 +366,8 @@ class Sweeper:
                 total = total + sum_to(x.plates, (), scale_log_prior(structure, x, at, self.block), self.block)
             return total
 
-        shift = rows.moved_level(theta[scale.name].new_zeros(theta[scale.name].shape[-1]), prior)
+        start = theta[scale.name].new_zeros(theta[scale.name].shape[-1])
+        shift = rows.moved_level(start, rows.rows[0].freedom(theta), prior)
         for x in moved:
             theta[x.name] = theta[x.name] + shift
 

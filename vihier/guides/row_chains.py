@@ -35,8 +35,6 @@ class RowChains:
         Weight of each Student-t row in each chain, [n, N]; None before the first sweep, and where rows are Normal.
     residual, squares : Tensor
         What the locations leave of each row, and its square in units of the noise scale, [n, N].
-    freedom : Tensor
-        Degrees of freedom of each row as they were before they were last moved, [n or 1, N].
     """
 
     def __init__(self, structure: Structure, table: RowTable, generator: torch.Generator) -> None:
@@ -44,7 +42,6 @@ class RowChains:
         self.weight: Tensor | None = None
         self.residual: Tensor
         self.squares: Tensor
-        self.freedom: Tensor
 
     def _noise_precision(self, theta: Theta) -> Tensor:
         """1 / noise variance of each row, [n or 1, N]."""
@@ -55,18 +52,14 @@ class RowChains:
         precision = (-2 * theta[structure.noise]).exp() / structure.noise_factor**2
         return of_rows(precision, self.table.noise)
 
-    def _freedom(self, log_freedom: Tensor) -> Tensor:
-        """Degrees of freedom of each row, [n or 1, N]."""
+    def freedom(self, theta: Theta) -> Tensor:
+        """Degrees of freedom, [K, N] or, where all rows have the same, [N]."""
         freedom = self.structure.freedom
         assert freedom is not None
         if freedom.source is None:
-            return log_freedom.new_full((1, log_freedom.shape[-1]), freedom.factor, dtype=ROW_DTYPE)
-        return of_rows(freedom.value_at(log_freedom), self.table.freedom)
-
-    def _log_freedom(self, theta: Theta) -> Tensor:
-        freedom = self.structure.freedom
-        assert freedom is not None
-        return next(iter(theta.values())) if freedom.source is None else theta[freedom.source]
+            n_draws = next(iter(theta.values())).shape[-1]
+            return self.table.lfc.new_full((n_draws,), freedom.factor, dtype=torch.float64)
+        return freedom.value_at(theta[freedom.source]).double()
 
     def data(self, theta: Theta, like: GeneData, evidence: bool = False) -> GeneData:
         """Return the block's sums with each row weighted by its precision; see `weighted_data`."""
@@ -87,22 +80,17 @@ class RowChains:
         return sum_rows(squares if self.weight is None else self.weight * squares, self.table.noise, size)
 
     def take_squares(self, theta: Theta) -> None:
-        """Bring the squared residuals to units of the noise scales, and take each row's degrees of freedom."""
-        if self.structure.freedom is not None:
-            self.freedom = self._freedom(self._log_freedom(theta))
+        """Bring the squared residuals to units of the noise scales."""
         self.squares = self.residual.square() * self._noise_precision(theta)
 
-    def freedom_log_density(self, log_freedom: Tensor, size: int) -> Tensor:
-        """Log density of the rows with their weights integrated out, by degrees of freedom, [size, N] or [N]."""
-        return sum_rows(student_log_density(self._freedom(log_freedom), self.squares), self.table.freedom, size)
+    def log_tails(self, inverse_freedom: Tensor) -> Tensor:
+        """Sum of log(1 + z^2 / nu) of the rows by degrees of freedom, from 1 / nu, [K, N] or [N]; float64."""
+        size = len(inverse_freedom) if inverse_freedom.dim() > 1 else 1
+        scaled = self.squares * of_rows(inverse_freedom, self.table.freedom)
+        return sum_rows(scaled.log1p_(), self.table.freedom, size)
 
-    def level_log_density(self, shift: Tensor) -> Tensor:
-        """Log density of the rows, [N], with noise scales grown by exp(shift) and weights integrated out, as above."""
-        squares = self.squares * (-2 * shift).exp().to(ROW_DTYPE)
-        return student_log_density(self.freedom, squares).sum(0, dtype=torch.float64)
-
-    def shift_level(self, shift: Tensor) -> None:
-        """Bring the squared residuals along with noise scales grown by exp(shift)."""
+    def grow_noise(self, shift: Tensor) -> None:
+        """Bring the squared residuals along with noise scales grown by exp(shift), [N]."""
         self.squares = self.squares * (-2 * shift).exp().to(ROW_DTYPE)
 
     def step_weights(self, theta: Theta) -> None:
@@ -110,15 +98,22 @@ class RowChains:
         if self.structure.freedom is None:
             return
         assert self.weight is not None
-        freedom = self._freedom(self._log_freedom(theta))
+        freedom = of_rows(self.freedom(theta), self.table.freedom)
         self.weight = step_weights(self.weight, freedom, self.squares, self.generator)
 
     def log_density(self, theta: Theta) -> Tensor:
         """Log density of the rows given locations and scales, weights integrated out, [N]."""
-        density = 0.5 * self._noise_precision(theta).log()
+        scales = 0.5 * self._noise_precision(theta).log().expand_as(self.squares).sum(0, dtype=torch.float64)
         if self.structure.freedom is None:
-            density = density - 0.5 * (self.squares + math.log(2 * math.pi))
-        else:
-            freedom = self._freedom(self._log_freedom(theta))
-            density = density + student_log_density(freedom, self.squares) - 0.5 * math.log(math.pi)
-        return density.sum(0, dtype=torch.float64)
+            n_rows = len(self.table.lfc)
+            return scales - 0.5 * (self.squares.sum(0, dtype=torch.float64) + n_rows * math.log(2 * math.pi))
+        freedom = self.freedom(theta)
+        density = student_log_density(freedom, self.log_tails(1 / freedom), rows_of(self.table, freedom))
+        return scales + (density.sum(0) if density.dim() > 1 else density)
+
+
+def rows_of(table: RowTable, freedom: Tensor) -> Tensor | float:
+    """Count rows by degrees of freedom, [K, 1], or all."""
+    if table.freedom is None:
+        return float(len(table.lfc))
+    return torch.bincount(table.freedom, minlength=len(freedom)).to(freedom)[:, None]

@@ -19,11 +19,13 @@ from vihier.guides.gene_chains import Density, GeneChains, held_density
 from vihier.guides.mixed_model import Scale, Structure
 from vihier.guides.slice_sampler import slice_sample, slice_sample_in_turn
 from vihier.inference.threads import in_threads
+from vihier.kernels.rows import student_log_density
 
 # Widths of slices of log-scales that many rows refer to: of a noise scale in sds that n rows give it, 1 / sqrt(2 n), of
-# degrees of freedom in 1 / sqrt(n). That of degrees of freedom, of which Normal rows say little, is long at times.
-NOISE_SDS, FREEDOM_WIDTH, WIDEST = 8.0, 30.0, 5.0
-LONG_STEP, LONG_STEP_EVERY = 3.0, 4
+# their level and of degrees of freedom, which take a pass over the rows for each point, in 1 / sqrt(n): five sds. That
+# of degrees of freedom, of which Normal rows say little, is long at times.
+NOISE_SDS, LEVEL_WIDTH, FREEDOM_WIDTH, WIDEST = 8.0, 5.0, 16.0, 5.0
+LONG_STEP, LONG_STEP_EVERY = 3.0, 8
 
 
 @dataclass(frozen=True)
@@ -154,27 +156,35 @@ class RowMoves:
 
         return slice_sample(density, start, self.generator)
 
-    def moved_level(self, start: Tensor, prior: Density) -> Tensor:
-        """Return a shift of all log noise scales, [N], from `start`, zero; squared residuals are brought along."""
+    def _log_tails(self, inverse_freedom: Tensor) -> Tensor:
+        return self._sum(lambda i: self.rows[i].log_tails(inverse_freedom))
+
+    def moved_level(self, start: Tensor, freedom: Tensor, prior: Density) -> Tensor:
+        """Return a shift of all log noise scales, [N], from `start`, zero; squared residuals are brought along.
+
+        `freedom` is nu, [K, N] or [N].
+        """
         count = float(sum(len(rows.table.lfc) for rows in self.rows))
 
         def density(shift: Tensor) -> Tensor:
-            said = self._sum(lambda i: self.rows[i].level_log_density(shift)).to(shift)
-            return prior(shift) - count * shift + said
+            tails = 0.5 * (freedom + 1) * self._log_tails((-2 * shift).exp() / freedom).to(freedom)
+            return prior(shift) - count * shift - (tails.sum(0) if tails.dim() > 1 else tails)
 
-        shift = slice_sample_in_turn(density, start, self.generator, width=min(NOISE_SDS * count**-0.5, WIDEST))
-        self._for_parts(lambda i: self.rows[i].shift_level(shift))
+        shift = slice_sample_in_turn(density, start, self.generator, width=min(LEVEL_WIDTH * count**-0.5, WIDEST))
+        self._for_parts(lambda i: self.rows[i].grow_noise(shift))
         return shift
 
     def moved_freedom(self, start: Tensor, scale: Scale, prior: Density) -> Tensor:
         """Return the log degrees of freedom after a move: mostly a short one, for many rows, at times a long one."""
-        n = len(start) if scale.plates else 1
+        argument, count = self.structure.freedom, self._count(scale, "freedom")
+        assert argument is not None
         self._moves_of_freedom += 1
 
         def density(x: Tensor) -> Tensor:
-            return prior(x) + self._sum(lambda i: self.rows[i].freedom_log_density(x, n)).to(x)
+            freedom = argument.value_at(x)
+            return prior(x) + student_log_density(freedom, self._log_tails(1 / freedom).to(x), count)
 
-        width = (FREEDOM_WIDTH / (self._count(scale, "freedom") + 1).sqrt()).clamp_max(WIDEST)
+        width = (FREEDOM_WIDTH / (count + 1).sqrt()).clamp_max(WIDEST)
         if self._moves_of_freedom % LONG_STEP_EVERY == 0:
             width = torch.full_like(width, LONG_STEP)
         return slice_sample_in_turn(density, start, self.generator, width=width)
