@@ -77,7 +77,7 @@ def of_rows(values: Tensor, element: Tensor | None) -> Tensor:
 def sum_rows(values: Tensor, element: Tensor | None, size: int) -> Tensor:
     """Sum over rows, [n, N], by element, [R, N], or over all, [N]; in float64."""
     if element is None:
-        # In single precision over pieces, whose error is some 1e-7 of them: in double it would take three times as long.
+        # In single precision over pieces, whose error is some 1e-7 of them: in double it takes three times as long.
         whole = len(values) // PIECE * PIECE
         pieces = values[:whole].unflatten(0, (-1, PIECE)).sum(1)
         return pieces.sum(0, dtype=torch.float64) + values[whole:].sum(0, dtype=torch.float64)
