@@ -127,6 +127,7 @@ def test_killed_in_the_last_pass(
         patch.setattr(Shelf, "done", dying)
         with pytest.raises(Killed):
             vihier.fit(store, out=out, checkpoint_every=0, **OPTIONS)
+    assert torch.is_grad_enabled()  # whoever caught it can go on fitting
     journal = out.with_name("fit.h5.checkpoint") / "blocks" / "blocks"
     assert (journal.read_text().split() if journal.exists() else []) == [str(i) for i in range(blocks)]
     worked: list[int] = []

@@ -15,6 +15,7 @@ from vihier.commands.hits import hits
 from vihier.commands.import_screen import importing
 from vihier.commands.models import models
 from vihier.commands.pack import pack
+from vihier.commands.plan import plan
 from vihier.commands.plot import plot
 from vihier.commands.predict import predict
 from vihier.commands.qc import qc
@@ -62,6 +63,7 @@ WAY: dict[str, tuple[Step, ...]] = {
     ),
     "The fit": (
         Step(models, "models", "the models there are"),
+        Step(plan, "plan screen.h5", "what a fit will take of memory, disk and time"),
         Step(fit, "fit screen.parquet --out fit.h5", "fit a model and write its posterior"),
     ),
     "Trust": (

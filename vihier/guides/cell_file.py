@@ -18,8 +18,11 @@ from torch import Tensor
 from vihier.guides.block import Block, make_block
 from vihier.guides.structure import Structure
 from vihier.inference.batches import GeneBlocks
+from vihier.inference.threads import give_memory_back
 from vihier.kernels.cells import GeneData
 
+BLOCKS_BETWEEN = 16
+"""Blocks of rows, some 20 MB of arrays each, after which freed memory goes back to the system."""
 COUNT_TYPES = (np.uint8, np.uint16, np.uint32)
 
 
@@ -79,8 +82,11 @@ class CellFile:
                 place += values.nbytes
             self._records.append(record)
             self._rows |= set(block.data.line_count.unique().tolist())
+            if number % BLOCKS_BETWEEN == 0:
+                give_memory_back()
             done(number + 1)
         self._file.flush()
+        give_memory_back()
         self.n_bytes = place
 
     def _record(self, block: Block, place: int) -> tuple[_Record, tuple[np.ndarray, np.ndarray]]:
@@ -88,7 +94,7 @@ class CellFile:
         largest = count.max(initial=0)
         count_type = next(np.dtype(kind) for kind in COUNT_TYPES if largest <= np.iinfo(kind).max)
         none = torch.zeros(0, dtype=torch.long, device=block.slot.device)
-        batch = replace(block.batch, gene=none, sgrna=none, line=none, lfc=None, covariates={})
+        batch = replace(block.batch, gene=none, sgrna=none, line=none, lfc=None, covariates={}, replicate=None)
         zero = block.data.count.new_zeros((), dtype=self.dtype)
         assert block.data.pairs is not None  # rows of one noise scale
         data = replace(

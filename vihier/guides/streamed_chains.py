@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -29,6 +30,7 @@ from vihier.guides.gene_chains import GeneChains, Said, children_of, sum_to, use
 from vihier.guides.interchange import interchangeable, swap
 from vihier.guides.interweave import Sweeper
 from vihier.guides.level_chains import Left, visit_levels
+from vihier.guides.settle_shared import settle_shared
 from vihier.guides.slice_sampler import slice_sample
 from vihier.guides.structure import Location, Scale, Structure
 from vihier.inference.threads import in_threads
@@ -39,6 +41,8 @@ Random = Callable[..., torch.Generator]
 NOISE_WIDTHS = (2.0, 0.2, 0.02)
 NOISE_SDS = 30.0
 SCALE_WIDTH = 5.0
+# Draws of what is shared after a pass: scales of few lines forget slowly.
+SHARED_MOVES = 6
 
 
 @dataclass(frozen=True)
@@ -212,18 +216,18 @@ class StreamedChains:
         }
         total: Visit | None = None
         lefts: list[Left] = []
-        visits = in_threads(of_block, range(len(self.cells)), self.block.slot.device)
-        for number, (skeleton, visited) in enumerate(zip(self.cells.skeletons, visits, strict=True)):
-            genes = skeleton.batch.gene_idx
-            for name, value in visited.own.items():
-                theta[name][genes] = value.to(theta[name])
-            for name, table in tables.items():
-                for whole, part in zip(table, visited.squares[name], strict=True):
-                    whole[genes] = part.double().expand_as(whole[genes])
-            if visited.left is not None:
-                lefts.append(visited.left)
-            total = visited if total is None else _added(total, visited, tables)
-            done(number + 1)
+        with closing(in_threads(of_block, range(len(self.cells)), self.block.slot.device)) as visits:
+            for number, (skeleton, visited) in enumerate(zip(self.cells.skeletons, visits, strict=True)):
+                genes = skeleton.batch.gene_idx
+                for name, value in visited.own.items():
+                    theta[name][genes] = value.to(theta[name])
+                for name, table in tables.items():
+                    for whole, part in zip(table, visited.squares[name], strict=True):
+                        whole[genes] = part.double().expand_as(whole[genes])
+                if visited.left is not None:
+                    lefts.append(visited.left)
+                total = visited if total is None else _added(total, visited, tables)
+                done(number + 1)
         assert total is not None
         self._draw_globals(theta, replace(total, squares=total.squares | tables, left=_joined(lefts)))
 
@@ -234,7 +238,7 @@ class StreamedChains:
         moves = _SharedMoves(self, total, wide)
         if self.shares and state.passes % 2 == 0:
             self.said = total.said
-            moves.draw_shared(wide, total.said)
+            settle_shared(moves, wide, total.said, SHARED_MOVES)
         else:
             moves.move_scales(wide)
         theta = {name: value.to(theta[name]) for name, value in wide.items()}

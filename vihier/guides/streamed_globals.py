@@ -12,8 +12,9 @@ from torch import Tensor
 from vihier.guides.block import SHARED, Block, Theta
 from vihier.guides.deviations import split_table
 from vihier.guides.draw_groups import groups_of
-from vihier.guides.gene_chains import Said, children_of, users_of
+from vihier.guides.gene_chains import Said
 from vihier.guides.interweave import Sweeper
+from vihier.guides.settle_shared import settle_shared
 from vihier.guides.streamed_chains import Random
 from vihier.guides.structure import Structure
 from vihier.inference.threads import in_threads
@@ -76,18 +77,7 @@ def _columns(name: str, said: Sequence[Said], states: Tensor) -> Tensor:
 def _settle(structure: Structure, block: Block, theta: Theta, said: Said, random: Random) -> tuple[Theta, Theta]:
     """Move the shared locations and what concerns only them until they have forgotten where they started."""
     sweeper = Sweeper(structure, [block], random)
-    collapsed = {scale.name for scale in sweeper.collapsed}
-    above = [
-        scale
-        for scale in sweeper.global_scales
-        if not users_of(structure, scale)
-        and children_of(structure, scale)
-        and all(child.name in collapsed for child in children_of(structure, scale))
-    ]
-    for _ in range(INNER_SWEEPS):
-        sweeper.draw_shared(theta, said)
-        for scale in above:
-            sweeper.move(theta, scale)
+    settle_shared(sweeper, theta, said, INNER_SWEEPS)
     even = random("even")
     shared = dict(sweeper.shared)
     for plates in SHARED:

@@ -48,7 +48,7 @@ def start_on_some_genes(
         genes = torch.arange(n_genes, n_genes + len(block.batch.gene_idx), device=block.slot.device)
         blocks.append(replace(block, batch=replace(block.batch, gene_idx=genes)))
         n_genes += len(genes)
-    theta = _dispersed(structure, blocks[0], n_genes, n_chains, keyed)
+    theta = dispersed(structure, blocks[0], n_genes, n_chains, keyed)
     sweeper = Sweeper(structure, blocks, lambda *keys: random("start", *keys))
     # From zero, and not from their conditional given scales that are far off: it costs more than many sweeps.
     sizes = {"line": cells.n_lines, "lineage": blocks[0].data.lineage.shape[1]}
@@ -75,7 +75,7 @@ def start_on_some_genes(
     return ChainState(theta, {name: value.to(dtype) for name, value in sweeper.shared.items()})
 
 
-def _dispersed(structure: Structure, block: Block, n_genes: int, n_chains: int, random: torch.Generator) -> Theta:
+def dispersed(structure: Structure, block: Block, n_genes: int, n_chains: int, random: torch.Generator) -> Theta:
     """Draw log-scales about -1 for a screen of so many genes."""
     like, lineage = block.data.square, block.data.lineage
     sizes = {"gene": n_genes, "line": lineage.shape[0], "lineage": lineage.shape[1]}

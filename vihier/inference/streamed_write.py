@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -166,8 +167,8 @@ class FinalPass:
 
         since = time.monotonic()
         try:
-            with torch.no_grad(), one_thread():
-                blocks = in_threads(of_block, left, self.cells.skeleton(0).slot.device)
+            device = self.cells.skeleton(0).slot.device
+            with torch.no_grad(), one_thread(), closing(in_threads(of_block, left, device)) as blocks:
                 for done, (number, block) in enumerate(zip(left, blocks, strict=True)):
                     self._put(block)
                     self.shelf.done(number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
@@ -27,7 +27,9 @@ _cores: int | None = None  # what `one_thread` leaves free for `in_threads`
 _here = threading.local()
 
 
-def in_threads(function: Callable[[Item], Result], items: Sequence[Item], device: torch.device) -> Iterator[Result]:
+def in_threads(
+    function: Callable[[Item], Result], items: Sequence[Item], device: torch.device
+) -> Generator[Result, None, None]:
     """Yield what a function makes of each item, in their order, without gradients.
 
     On the CPU as many items are worked on at once as torch has threads, each by one thread; on other devices, and
@@ -46,8 +48,10 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item], device
 
     threads = min(_cores or torch.get_num_threads(), len(items))
     if threads < 2 or device.type != "cpu" or getattr(_here, "busy", False):
-        with torch.no_grad():
-            yield from map(function, items)
+        for item in items:
+            with torch.no_grad():  # not around the yield: whoever takes may leave before the end
+                result = function(item)
+            yield result
         return
     with one_thread(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         # So many results wait at most: whoever takes them may be slower than those who make them.
@@ -80,6 +84,17 @@ def one_thread() -> Iterator[None]:
     finally:
         torch.set_num_threads(before)
         _cores = cores
+
+
+def give_memory_back() -> None:
+    """Have the C library give what is freed back to the system, where arrays of many sizes have left it in pieces.
+
+    Only glibc can be asked to; elsewhere nothing happens.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        return
 
 
 def keep_freed_memory() -> None:

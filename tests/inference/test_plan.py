@@ -1,0 +1,88 @@
+"""What `vihier plan` says beside what then happens."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import vihier
+from vihier.cli import main
+from vihier.guides import structured_fit
+from vihier.inference.plan import plan_fit
+from vihier.inference.sizes import sizes_of
+from vihier.models.program import load_program
+from vihier.store.pack import pack
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("screen")
+    made = vihier.simulate(folder / "screen.parquet", genes=12, lines=30, lineages=3, seed=5, model="additive")
+    return made.table
+
+
+def test_sizes_are_those_of_the_screen(table: Path) -> None:
+    """Read off the keys of a table, or the index of a store."""
+    screen = vihier.read_screen(table)
+    sizes = sizes_of(table)
+    assert (sizes.rows, sizes.genes, sizes.sgrnas) == (screen.n_rows, 12, screen.n_sgrnas)
+    assert (sizes.lines, sizes.lineages, sizes.pairs, sizes.is_packed) == (30, 3, 360, False)
+    pack(table, table.with_suffix(".h5")).close()
+    packed = sizes_of(table.with_suffix(".h5"))
+    assert packed.is_packed
+    assert (packed.rows, packed.sgrnas, packed.lineages) == (sizes.rows, sizes.sgrnas, sizes.lineages)
+
+
+@pytest.mark.parametrize("room", [0.0, 1.0])
+@pytest.mark.filterwarnings("ignore:the fit did not converge")
+def test_disk_is_what_the_file_takes(table: Path, room: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws stored or not; labels and chunks add some kilobytes."""
+    monkeypatch.setattr(structured_fit, "SWEPT_UP_TO", 0)
+    found = plan_fit(
+        load_program("additive"), sizes_of(table), draws=1500, draws_disk_gb=room, batch_size=5, folder=tmp_path
+    )
+    assert found.blocks == 3
+    assert found.pairs_stored == (room > 0)
+    assert list(tmp_path.iterdir()) == []
+    vihier.fit(table, draws=1500, out=tmp_path / "fit.h5", batch_size=5, draws_disk_gb=room, max_steps=8, quiet=True)
+    size = (tmp_path / "fit.h5").stat().st_size / 1e9
+    assert abs(found.disk_gb - size) < 0.006 + 0.05 * size  # rounded to 0.01 GB
+
+
+def test_parameters_are_counted(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nine scalars, two of lineages, beta, three of genes, alpha, gamma."""
+    sgrnas = vihier.read_screen(table).n_sgrnas
+    assert main(["plan", str(table), "--folder", str(tmp_path), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["parameters"] == 9 + 2 * 3 + 30 + 3 * 12 + sgrnas + 360
+    assert said["problems"] == []
+    assert said["seconds"] > 0 and said["memory_gb"] > 0
+
+
+def test_what_does_not_fit_is_said(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a line each, with what to change."""
+    from vihier.commands import plan
+
+    monkeypatch.setattr(plan, "_memory_gb", lambda: 0.001)
+    assert main(["plan", str(table), "--folder", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "does not fit: " in told and "GB of memory" in told and "--batch-size" in told
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        (("--draws", "0"), "draws 0: give a whole number, 1 or more"),
+        (("--folder", "nowhere"), "--folder nowhere: no such folder; give one that is there"),
+    ],
+)
+def test_bad_arguments_end_in_one_line(
+    table: Path, wrong: tuple[str, str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With exit status 2."""
+    assert main(["plan", str(table), *wrong]) == 2
+    assert capsys.readouterr().err.strip() == f"vihier: {line}"

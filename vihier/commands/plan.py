@@ -1,0 +1,116 @@
+"""`vihier plan`: what a fit will take, before it takes it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vihier.commands import fit_options as options
+from vihier.commands.arguments import AsJson, Columns, Priors, ScreenPath, pairs
+from vihier.errors import VihierError
+
+if TYPE_CHECKING:
+    from vihier.inference.plan import FitPlan
+    from vihier.inference.sizes import Sizes
+
+
+def plan(
+    screen: ScreenPath,
+    column: Columns = None,
+    model: options.Model = "additive",
+    prior: Priors = None,
+    draws: options.Draws = 1000,
+    batch_size: options.BatchSize = None,
+    draws_disk_gb: options.DrawsDisk = options.DRAWS_DISK_GB,
+    folder: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where the posterior file will be: the disk that is asked for room.")
+    ] = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Say what a structured fit takes: memory, disk and time on this machine, from a probe of some seconds.
+
+    Nothing is fitted. Of a table only the labels are read. Rows are taken for Normal with one noise scale, as those of
+    large screens are (fit --likelihood normal --noise global); rows of Student-t form take some times as long.
+
+    [b]Examples[/b]
+
+    vihier plan screen.h5
+    vihier plan screen.parquet --model crossed --draws 500 --folder /scratch
+    """
+    mapping = pairs(column, "--column", "lfc=LFC")
+    priors = pairs(prior, "--prior", "'mu_gamma=Normal(0,2)'")
+    from vihier.guides.structured_fit import SWEPT_UP_TO
+    from vihier.inference.plan import plan_fit, plan_held_fit
+    from vihier.inference.request import FitRequest
+    from vihier.inference.sizes import sizes_of
+    from vihier.models.program import load_program
+
+    FitRequest(
+        model=model, priors=priors or None, draws=draws, batch_size=batch_size, draws_disk_gb=draws_disk_gb
+    ).check()
+    if not folder.is_dir():
+        raise VihierError(f"--folder {folder}: no such folder; give one that is there")
+    program = load_program(model, priors or None)
+    sizes = sizes_of(screen, mapping)
+    if sizes.pairs > SWEPT_UP_TO:
+        found = plan_fit(
+            program, sizes, draws=draws, draws_disk_gb=draws_disk_gb, batch_size=batch_size, folder=folder.resolve()
+        )
+    else:
+        found = plan_held_fit(program, sizes, draws=draws)
+    problems = _problems(found, folder)
+    if as_json:
+        typer.echo(json.dumps({"screen": asdict(sizes), **asdict(found), "problems": problems}, indent=2))
+        return
+    for line in _lines(sizes, found, model):
+        typer.echo(line)
+    for problem in problems:
+        typer.echo(f"does not fit: {problem}")
+
+
+def _lines(sizes: Sizes, found: FitPlan, model: str) -> list[str]:
+    pairs_are = "stored" if found.pairs_stored else "made again when asked for"
+    stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in found.stages.items() if seconds >= 1)
+    return [
+        f"{sizes.rows:,} rows: {sizes.genes:,} genes, {sizes.sgrnas:,} sgRNAs, {sizes.lines:,} lines",
+        f"{model}: {found.parameters:,} parameters; {found.blocks:,} blocks of genes",
+        f"memory  {found.memory_gb:.1f} GB at most",
+        f"disk    {found.disk_gb:.1f} GB, and {found.scratch_gb:.1f} GB while it runs; draws over genes and lines are "
+        f"{pairs_are}",
+        f"time    {_told(found.seconds)} ({stages})",
+    ]
+
+
+def _told(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _problems(found: FitPlan, folder: Path) -> list[str]:
+    import shutil
+
+    problems = []
+    free = shutil.disk_usage(folder).free / 1e9
+    needed = found.disk_gb + found.scratch_gb
+    if needed > free:
+        cure = "give less to --draws-disk-gb, or another --folder" if found.pairs_stored else "give another --folder"
+        problems.append(f"{needed:.1f} GB of disk, and {free:.1f} GB are free in {folder.resolve()}; {cure}")
+    memory = _memory_gb()
+    if memory and found.memory_gb > memory:
+        problems.append(
+            f"{found.memory_gb:.1f} GB of memory, and {memory:.1f} GB are free; give fewer --draws or a smaller "
+            "--batch-size"
+        )
+    return problems
+
+
+def _memory_gb() -> float:
+    """Memory that is free for a new process; 0 where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) * 1024 / 1e9
+    except (OSError, StopIteration, ValueError, IndexError):
+        return 0.0

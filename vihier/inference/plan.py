@@ -1,0 +1,307 @@
+"""What a fit will take, before any work: parameters, blocks, memory, disk, and time on this machine from a short probe.
+
+The probe fits a screen of one block of genes, as large as the fit's and of made-up rows, and times what the fit does to
+each block and what it does once.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vihier.guides.block import make_block
+from vihier.guides.cell_file import CellFile
+from vihier.guides.interweave import Sweeper
+from vihier.guides.streamed_fit import PASSES_IN_ROUND, StreamSettings, fit_streamed
+from vihier.guides.streamed_start import dispersed
+from vihier.guides.structure import Structure, read_structure
+from vihier.guides.structured_fit import PART_CELLS, THIN, Settings
+from vihier.inference.device import generator, run_on
+from vihier.inference.draws import DrawPlan
+from vihier.inference.progress import Silent
+from vihier.inference.sites import FILE_DIMS, Sites, read_sites
+from vihier.inference.sizes import Sizes
+from vihier.inference.streamed_run import BLOCK_PAIRS
+from vihier.inference.streamed_write import FinalPass, Recipe, bytes_of_pairs
+from vihier.inference.threads import AHEAD, one_thread
+from vihier.models.batch import Batch
+from vihier.models.program import Program
+from vihier.posterior.moments import STATISTICS
+from vihier.screen.screen import ScreenIndex
+
+PROBE_PASSES = 4
+# Rows of a store are also decoded, beside being summed; what is written is written twice.
+READ_FACTOR, WRITE_BYTES_PER_SECOND = 1.5, 200e6
+GB = 1e9
+# Of a screen held in memory: steps until the rule of convergence is met, what a step costs in sweeps of one chain, what
+# reading and the file take at least, and memory, all as measured on Avana and KY (51,000 pairs).
+HELD_STEPS, STEP_SWEEPS, HELD_SECONDS, HELD_GB, HELD_BYTES_A_PAIR = 60, 20, 5.0, 0.9, 25_000
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """What a fit will take.
+
+    Attributes
+    ----------
+    rows, parameters, blocks : int
+        Parameters are the elements of all latent sites.
+    pairs_stored : bool
+        Whether draws over genes and lines are stored.
+    memory_gb, disk_gb, scratch_gb, seconds : float
+        Peak memory; the output; what is there beside it while the fit runs; wall time.
+    stages : dict
+        Seconds of each stage.
+    """
+
+    rows: int
+    parameters: int
+    blocks: int
+    pairs_stored: bool
+    memory_gb: float
+    disk_gb: float
+    scratch_gb: float
+    seconds: float
+    stages: dict[str, float] = field(default_factory=dict)
+
+
+class _Screen:
+    """Sizes, where a screen is asked for them, and no labels."""
+
+    def __init__(self, sizes: Sizes, genes: int) -> None:
+        self.n_genes, self.n_lines, self.n_lineages = genes, sizes.lines, sizes.lineages
+        self.n_sgrnas = genes * _sgrnas_per_gene(sizes)
+        self.n_rows = _rows_of(sizes, genes)
+        none, codes = np.empty(0, dtype=object), np.empty(0, dtype=np.int64)
+        self.index = ScreenIndex(none, none, none, none, none, codes, codes, codes)
+
+
+class _Blocks(list[Batch]):
+    """Made-up blocks with the sizes of their screen."""
+
+    def __init__(self, screen: _Screen, batches: list[Batch]) -> None:
+        super().__init__(batches)
+        self.screen = screen
+
+
+def _sgrnas_per_gene(sizes: Sizes) -> int:
+    return max(1, round(sizes.sgrnas / sizes.genes))
+
+
+def _rows_of(sizes: Sizes, genes: int) -> int:
+    per_cell = max(1, round(sizes.rows / (sizes.sgrnas * sizes.lines)))
+    return genes * _sgrnas_per_gene(sizes) * sizes.lines * per_cell
+
+
+def made_up_batch(sizes: Sizes, genes: int) -> Batch:
+    """Return rows of some genes as dense as a screen's, values at random."""
+    random = torch.Generator().manual_seed(0)
+    slots = _sgrnas_per_gene(sizes)
+    sgrnas = genes * slots
+    rows = _rows_of(sizes, genes)
+    sgrna = torch.arange(sgrnas).repeat_interleave(rows // sgrnas)
+    line = torch.arange(rows // sgrnas).remainder(sizes.lines).repeat(sgrnas)
+    lineages = torch.arange(sizes.lines).remainder(max(1, sizes.lineages)) if sizes.lineages else None
+    shift = torch.randn(sgrnas, generator=random, dtype=torch.float64)[sgrna] * 0.5
+    return Batch(
+        n_genes=genes,
+        n_sgrnas=sgrnas,
+        n_lines=sizes.lines,
+        n_rows=rows,
+        gene_idx=torch.arange(genes),
+        sgrna_idx=torch.arange(sgrnas),
+        line_idx=torch.arange(sizes.lines),
+        gene=sgrna // slots,
+        sgrna=sgrna,
+        line=line,
+        lfc=shift + 0.4 * torch.randn(rows, generator=random, dtype=torch.float64),
+        gene_of_sgrna=torch.arange(sgrnas) // slots,
+        lineages=sizes.lineages,
+        lineages_of_lines=lineages,
+    )
+
+
+def plan_fit(
+    program: Program, sizes: Sizes, *, draws: int, draws_disk_gb: float, batch_size: int | None, folder: Path
+) -> FitPlan:
+    """Say what a fit of a large screen will take.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the output will be; the probe writes some megabytes there.
+
+    Raises
+    ------
+    VihierError
+        A program outside the family of the guide.
+    """
+    genes = min(sizes.genes, batch_size or max(1, BLOCK_PAIRS // sizes.lines))
+    batch = made_up_batch(sizes, genes)
+    few = made_up_batch(sizes, 2)
+    with run_on(torch.device("cpu"), torch.float64):
+        structure, sites = read_structure(program.model, few), read_sites(program.model, few)
+        plan = DrawPlan.of(program, sites, _Screen(sizes, 2), few)  # type: ignore[arg-type]
+        recipe = Recipe.of(plan, structure, 0, few)
+    pairs_stored = bytes_of_pairs(plan, sizes.genes, sizes.lines, draws) <= draws_disk_gb * GB
+    before = _resident_gb()
+    stages, in_flight = _probe(structure, plan, recipe, sizes, batch, draws, folder)
+    peak = max(before, _peak_gb())
+    blocks = math.ceil(sizes.genes / genes)
+    threads = torch.get_num_threads()
+    settings = StreamSettings()
+    passes = PASSES_IN_ROUND * (settings.burn_in + settings.rounds + 1)
+    disk, moments = _disk_gb(plan, sizes, draws, pairs_stored)
+    cells = sizes.sgrnas * sizes.lines * 5 / GB
+    seconds = {
+        "pack": 0.0 if sizes.is_packed else sizes.rows / 2.5e6,
+        "read": READ_FACTOR * blocks * stages["read"],
+        "start": stages["start"],
+        "passes": passes * (blocks * stages["pass"] / threads + stages["shared"]),
+        "globals": stages["globals"],
+        "draw": blocks * stages["block"] / threads,
+        "write": disk * GB / WRITE_BYTES_PER_SECOND,
+    }
+    of_genes = sizes.genes * settings.chains * 8 * 8 * max(1, len(structure.scales))
+    return FitPlan(
+        rows=sizes.rows,
+        parameters=_parameters(sites, sizes),
+        blocks=blocks,
+        pairs_stored=pairs_stored,
+        memory_gb=round(peak + in_flight * (AHEAD + 1) * threads / GB + of_genes / GB, 2),
+        disk_gb=round(disk, 2),
+        scratch_gb=round(cells + disk if not pairs_stored else cells + disk - moments, 2),
+        seconds=round(sum(seconds.values()), 1),
+        stages={name: round(value, 1) for name, value in seconds.items()},
+    )
+
+
+def plan_held_fit(program: Program, sizes: Sizes, *, draws: int) -> FitPlan:
+    """Say what a fit of a screen takes that is held in memory, its draws moved by sweeps of exact chains.
+
+    The probe sweeps one block of made-up rows. Arguments as for `plan_fit`.
+    """
+    part = max(1, min(sizes.genes, PART_CELLS // sizes.lines))
+    few = made_up_batch(sizes, min(2, sizes.genes))
+    with run_on(torch.device("cpu"), torch.float64):
+        structure, sites = read_structure(program.model, few), read_sites(program.model, few)
+        plan = DrawPlan.of(program, sites, _Screen(sizes, 2), few)  # type: ignore[arg-type]
+    settings, threads = Settings(), torch.get_num_threads()
+    of_chain = settings.burn_in + THIN * settings.kept
+    chain_sweeps = settings.start_chains * settings.start_sweeps + math.ceil(draws / settings.kept) * of_chain
+    sweep = _sweep_seconds(structure, made_up_batch(sizes, part)) * sizes.genes / part
+    disk, _ = _disk_gb(plan, sizes, draws, True)
+    seconds = {
+        "start and sweeps": chain_sweeps * sweep / threads,
+        "steps": HELD_STEPS * sweep * STEP_SWEEPS,
+        "write": disk * GB / WRITE_BYTES_PER_SECOND + HELD_SECONDS,
+    }
+    return FitPlan(
+        rows=sizes.rows,
+        parameters=_parameters(sites, sizes),
+        blocks=math.ceil(sizes.genes / part),
+        pairs_stored=True,
+        memory_gb=round(HELD_GB + HELD_BYTES_A_PAIR * sizes.pairs / GB, 2),
+        disk_gb=round(disk, 2),
+        scratch_gb=0.0,
+        seconds=round(sum(seconds.values()), 1),
+        stages={name: round(value, 1) for name, value in seconds.items()},
+    )
+
+
+def _sweep_seconds(structure: Structure, batch: Batch) -> float:
+    """Seconds that one thread takes for one sweep of one chain over a block, sixteen side by side."""
+    block = make_block(structure, batch)
+    chains = Settings().start_chains
+    theta = dispersed(structure, block, len(batch.gene_idx), chains, torch.Generator().manual_seed(0))
+    sweeper = Sweeper(structure, [block], lambda *keys: generator(torch.device("cpu"), 0, *keys))
+    with one_thread(), torch.no_grad():
+        theta = sweeper.sweep(theta)
+        start = time.perf_counter()
+        sweeper.sweep(theta)
+    return (time.perf_counter() - start) / chains
+
+
+def _probe(
+    structure: Structure, plan: DrawPlan, recipe: Recipe, sizes: Sizes, batch: Batch, draws: int, folder: Path
+) -> tuple[dict[str, float], float]:
+    """Time the stages on one block, in seconds of one thread, and say how many bytes a block in waiting has."""
+    found: dict[str, float] = {}
+
+    @contextmanager
+    def timed(name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        found[name] = time.perf_counter() - start
+
+    screen = _Screen(sizes, len(batch.gene_idx))
+    ends: list[float] = [time.perf_counter()]
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".vihier-plan-") as scratch:
+        with timed("read"):
+            cells = CellFile(structure, _Blocks(screen, [batch]), torch.float32, Path(scratch))  # type: ignore[arg-type]
+        begin = time.perf_counter()
+        fitted = fit_streamed(
+            structure,
+            cells,
+            draws=draws,
+            seed=0,
+            max_steps=PROBE_PASSES,
+            init=None,
+            progress=Silent(),
+            after_pass=lambda _: ends.append(time.perf_counter()),
+        )
+        done = time.perf_counter()
+        laps = [later - earlier for earlier, later in pairwise(ends[1:])]
+        found["pass"], found["shared"] = min(laps), max(laps) - min(laps)
+        found["start"] = max(0.0, ends[1] - begin - max(laps))
+        found["globals"] = done - ends[-1]
+        last = FinalPass(plan, recipe, fitted, cells, Path(scratch) / "blocks", pairs_stored=False)
+        with last.shelf:
+            with timed("block"):
+                last.run(Silent())
+            waiting = sum(table.row_bytes * table.n_rows for table in last.shelf.tables.values())
+        cells.close()
+    return found, float(waiting)
+
+
+def _parameters(sites: Sites, sizes: Sizes) -> int:
+    lengths = {"gene": sizes.genes, "sgrna": sizes.sgrnas, "line": sizes.lines, "lineage": sizes.lineages}
+    return sum(math.prod(lengths.get(plate, 1) for plate in site.plates) for site in sites.latent)
+
+
+def _disk_gb(plan: DrawPlan, sizes: Sizes, draws: int, pairs_stored: bool) -> tuple[float, float]:
+    """Size of the output, and of the moments in it."""
+    of_plate = {"gene": sizes.genes, "sgrna": sizes.sgrnas, "line": sizes.lines, "lineage": sizes.lineages}
+    lengths = {FILE_DIMS[plate]: length for plate, length in of_plate.items()}
+    draws_bytes = moments = 0
+    for variable in plan.variables:
+        elements = math.prod(lengths.get(dim, 1) for dim in variable.dims)
+        moments += 4 * len(STATISTICS) * elements
+        if pairs_stored or variable.dims != ("hugo_symbol", "depmap_id"):
+            draws_bytes += 4 * draws * elements
+    cells = 0 if pairs_stored else sizes.pairs * 6 + sizes.sgrnas * sizes.lines
+    return (draws_bytes + moments + cells) / GB, moments / GB
+
+
+def _peak_gb() -> float:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / GB
+
+
+def _resident_gb() -> float:
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0.0
+    return pages * resource.getpagesize() / GB
