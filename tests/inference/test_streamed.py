@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import vihier
-from vihier.guides import structured_fit
+from vihier.guides import gene_chains, structured_fit
 from vihier.posterior.reader import Posterior
 from vihier.store.pack import pack
 from vihier.store.store import ScreenStore
@@ -60,6 +60,18 @@ def _streamed(store: ScreenStore, out: Path, draws_disk_gb: float, **options: ob
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:the fit did not converge")  # so few genes make the chains slow
+
+
+@pytest.mark.parametrize("in_double", [7, 3])
+def test_blocks_of_two_precisions_go_together(
+    in_double: int, store: ScreenStore, whole: Posterior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of 7 genes, or the last one of 3, are taken for such as single precision cannot resolve."""
+    monkeypatch.setattr(gene_chains, "single_does", lambda eliminated: len(eliminated.weight) != in_double)
+    with _streamed(store, tmp_path / "fit.h5", draws_disk_gb=0) as mixed:
+        one, other = (post.moments("effect") for post in (whole, mixed))
+    # As of all in single precision, below.
+    assert np.sqrt((((one["mean"] - other["mean"]) / one["sd"]).to_numpy() ** 2).mean()) < 0.12
 
 
 def test_agrees_with_the_fit_in_memory(whole: Posterior, streamed: Posterior) -> None:

@@ -281,7 +281,9 @@ class GeneChains:
         drawn = self._drawn
         del self._drawn
         dense, left = drawn.dense, drawn.left
-        shared = torch.zeros_like(left[0]) if column is None else column
+        # Other blocks may be in another precision.
+        shared = torch.zeros_like(left[0]) if column is None else column.to(left)
+        shift = None if shift is None else shift.to(left)
         left = torch.addcmul(left, self.cell_count, shared if shift is None else shared + shift, value=-1)
         level = gene_level(drawn.spread, self.block)
         if shift is not None and level is not None:
@@ -343,7 +345,7 @@ class GeneChains:
 
     def stretch(self, scale: Scale, location: Location, shift: Tensor) -> None:
         """Grow a location's deviations along with its scale, by exp(shift) over the scale's plates."""
-        name = location.name
+        name, shift = location.name, shift.to(self.cell_count)
         if name in self._squares:
             grown = align(shift, scale.plates, plates_of_scale(self.structure, location), self.block)
             self._squares[name] = self._squares[name] * (2 * grown).exp()

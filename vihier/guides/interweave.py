@@ -208,12 +208,16 @@ class Sweeper:
     def _of_parts(self, theta: Theta, names: Collection[str] | None = None) -> list[Theta]:
         """Return the scales that each block has: those of its genes, and all shared ones; or some of them."""
         own = {scale.name for scale in self.parts[0].own_scales}
-        like = self.parts[0].cell_count
-        shared = {name: value.to(like) for name, value in theta.items() if names is None or name in names}
-        if len(self.parts) == 1 and len(self.genes[0]) == self.n_genes:
-            return [shared]
-        mine = {name: value for name, value in shared.items() if name in own}
-        return [shared | {name: value[genes] for name, value in mine.items()} for genes in self.genes]
+        theta = {name: value for name, value in theta.items() if names is None or name in names}
+        whole = len(self.parts) == 1 and len(self.genes[0]) == self.n_genes
+        # Each in the precision of its block: some need double.
+        return [
+            {
+                name: (value[genes] if name in own and not whole else value).to(part.cell_count)
+                for name, value in theta.items()
+            }
+            for part, genes in zip(self.parts, self.genes, strict=True)
+        ]
 
     def _for_parts(self, function: Callable[[int], Result]) -> list[Result]:
         return list(in_threads(function, range(len(self.parts)), self.block.slot.device))
