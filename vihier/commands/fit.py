@@ -66,6 +66,7 @@ def fit(
     force: options.Force = False,
     strict: options.Strict = False,
     as_json: AsJson = False,
+    config: options.Config = None,
 ) -> None:
     """Fit a model to a screen and write its posterior.
 
@@ -82,6 +83,7 @@ def fit(
     vihier fit screen.parquet --out skin.h5 --lineages skin,eye --where screen=broad
     vihier fit screen.csv --out fit.h5 --model gene_lineage --prior 'mu_mu_mu_gamma=Normal(3,1)'
     vihier fit store.h5 --out fit.h5 --draws-disk-gb 20
+    vihier fit --config run.toml --seed 2 --out second.h5
     """
     priors = pairs(prior, "--prior", "'mu_gamma=Normal(0,2)'")
     part = Part.of(genes, lines, lineages, n_genes, n_lineages, where, subset_seed)

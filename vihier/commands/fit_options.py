@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from vihier.commands.arguments import GENES, LABELS, LINEAGES, LINES, MODEL_PANEL
+from vihier.commands.run_file import take_run_file
 
 _PART, _RUN = "Part of the screen", "The run"
 
@@ -108,6 +109,16 @@ Resume = Annotated[
 NoCache = Annotated[
     bool,
     typer.Option("--no-cache", help="Pack a large table into a temporary store, not a kept one.", rich_help_panel=_RUN),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="RUN.toml",
+        is_eager=True,
+        callback=take_run_file,
+        help="Take options from a file, by their names; those given here as well count.",
+        rich_help_panel=_RUN,
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No report and no progress.", rich_help_panel=_RUN)]
 Force = Annotated[
