@@ -112,20 +112,20 @@ def test_a_stopped_study_goes_on_and_other_settings_are_refused(
 def test_exact_posteriors_are_calibrated_and_narrow_ones_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Two genes in three lines: a fit takes a second. Twelve replicates say little, but enough to catch posteriors half
-    # as wide as they should be: their 90 % intervals cover 59 %.
+    # Two genes in three lines: a fit takes a second. Twelve replicates say little, but enough to catch posteriors a
+    # quarter as wide as they should be: their 90 % intervals cover 32 %.
     screen = ragged_screen((3, 4), 3)
     study = SbcStudy.of(screen, "gene_lineage", draws=100, seed=2)
     records = run_sbc(study, 12, tmp_path / "sbc.jsonl")
     verdict = verdict_of(records)
     assert verdict["replicates"] == 12 and verdict["broke_down"] == 0
-    assert verdict["variables"]["effect"]["90%"]["ok"], verdict["variables"]["effect"]
+    assert not verdict["coverage_off"] and not verdict["ranks_not_uniform"], verdict
     truth_statistics = sbc.rank_statistics
     monkeypatch.setattr(
-        sbc, "rank_statistics", lambda draws, truth, factor, key: truth_statistics(draws, truth, 0.4, key)
+        sbc, "rank_statistics", lambda draws, truth, factor, key: truth_statistics(draws, truth, 0.25, key)
     )
     narrow = judge(run_sbc(study, 12, tmp_path / "narrow.jsonl"), 1.0)
-    assert not narrow["variables"]["effect"]["90%"]["ok"] and len(ranked(records)) == 12
+    assert "effect 90%" in narrow["coverage_off"] and len(ranked(records)) == 12
 
 
 def test_what_the_command_refuses_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
