@@ -24,8 +24,11 @@ def noise_of_rows(post: vihier.Posterior, test: pd.DataFrame, random: np.random.
     names, first, codes = np.unique(wanted, return_index=True, return_inverse=True)
     at = known.get_indexer(names)
     if noise == "replicate":  # around its line's
-        lines = pd.Index(post.labels("depmap_id")).get_indexer(test["depmap_id"].iloc[first])
-        sigma = post.draws("sigma_line").to_numpy()[0].astype(np.float64)[:, lines]
+        of_line = pd.Index(post.labels("line_screen")).get_indexer(labels_of_rows(test.iloc[first], "line_screen"))
+        there = post.draws("sigma_line_screen").to_numpy()[0].astype(np.float64)
+        wide = post.draws("sigma_sigma_line_screen").to_numpy().reshape(-1, 1).astype(np.float64)
+        new = sigma * np.exp(wide * random.standard_normal((len(sigma), len(names))))
+        sigma = np.where(of_line >= 0, there[:, of_line], new)
     table = sigma * np.exp(spread * random.standard_normal((len(sigma), len(names))))
     values = post.draws(f"sigma_{noise}").to_numpy()[0].astype(np.float64)
     table[:, at >= 0] = values[:, at[at >= 0]]
@@ -33,10 +36,10 @@ def noise_of_rows(post: vihier.Posterior, test: pd.DataFrame, random: np.random.
 
 
 def labels_of_rows(test: pd.DataFrame, noise: str) -> np.ndarray:
-    """Label of the noise scale of each row, as a posterior file has it: a replicate is LINE|REPLICATE|SCREEN."""
-    if noise != "replicate":
-        return test["depmap_id" if noise == "line" else noise].to_numpy(str)
-    parts = [test[name].astype(str) for name in ("depmap_id", "replicate_id", "screen") if name in test]
+    """Label of the noise scale of each row, as a posterior file has it: LINE|REPLICATE|SCREEN, LINE|SCREEN."""
+    columns = {"replicate": ["depmap_id", "replicate_id", "screen"], "line_screen": ["depmap_id", "screen"]}
+    names = columns.get(noise, ["depmap_id" if noise == "line" else noise])
+    parts = [test[name].astype(str) for name in names if name in test]
     return parts[0].str.cat(parts[1:], sep="|").to_numpy(str)
 
 

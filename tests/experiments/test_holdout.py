@@ -122,7 +122,7 @@ def test_rows_of_known_and_of_new_replicates_are_predicted_by_student_t() -> Non
         assert density[0] == pytest.approx(np.log(t.pdf(first["lfc"], nu, mean, sigma).mean()), rel=1e-5)
         assert lower[0] == pytest.approx(t.cdf(first["lfc"], nu, mean, sigma).mean(), rel=1e-5)
         around = row_predictions.noise_of_rows(post, pd.concat([new] * 2), np.random.default_rng(0))
-        of_line = post.draws("sigma_line", depmap_id=str(new["depmap_id"].iloc[0])).to_numpy().ravel()
+        of_line = post.draws("sigma_line_screen", line_screen=str(new["depmap_id"].iloc[0])).to_numpy().ravel()
         z = np.log(around[:, 0] / of_line) / post.draws("sigma_sigma").to_numpy().ravel()
         # 64 standard normals, the same for both rows: their sd errs by 0.09.
         assert (around[:, 0] == around[:, 1]).all()

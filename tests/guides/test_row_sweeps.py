@@ -167,7 +167,8 @@ def test_agrees_with_nuts_on_the_whole_model(case: str, noise: str) -> None:
             assert math.sqrt((z**2).mean()) < 0.1, name
             assert ratio.min() > 0.85, name
             assert ratio.max() < 1.15, name
-        for name in ("nu", "sigma", "sigma_sigma", f"sigma_{noise}"):
+        levels = ["sigma_line_screen", "sigma_sigma_line_screen"] if noise == "replicate" else []
+        for name in ("nu", "sigma", "sigma_sigma", f"sigma_{noise}", *levels):
             draws = post.draws(name).to_numpy()[0]
             z = (draws.mean(0) - reference[f"{name}.mean"]) / reference[f"{name}.sd"]
             assert np.abs(z).max() < 0.3, name

@@ -12,6 +12,7 @@ from scipy import stats
 from vihier.errors import VihierError
 from vihier.inference.batches import full_batch
 from vihier.inference.device import run_on
+from vihier.inference.labels import line_screens
 from vihier.models.likelihood import Likelihood
 from vihier.models.program import load_program, model_names
 from vihier.screen import read_screen
@@ -63,22 +64,32 @@ def test_rows_have_the_density_that_they_are_said_to_have(model: str, noise: str
     np.testing.assert_allclose(fn.log_prob(lfc).numpy(), expected, atol=1e-10)
 
 
-def test_noise_scales_of_replicates_are_log_normal_around_their_lines_and_those_around_the_common_one() -> None:
+def test_noise_scales_of_replicates_are_around_those_of_their_line_in_their_screen() -> None:
     found, batch = trace(Likelihood("normal", "replicate"), frame())
-    names = ("sigma", "sigma_sigma", "sigma_sigma_line", "sigma_line", "sigma_replicate")
+    names = ("sigma", "sigma_sigma", "sigma_sigma_line_screen", "sigma_line_screen", "sigma_replicate")
     values = {name: found.nodes[name]["value"] for name in names}
     index = read_screen(frame()).index
-    assert index.line_of_replicate.tolist() == batch.line_of_replicate.tolist()
-    of_line = values["sigma_line"].log()[index.line_of_replicate]
+    labels, codes = line_screens(index)
+    assert labels.tolist() == [f"ACH-{c}|{screen}" for c in range(3) for screen in ("broad", "sanger")]
+    for code, replicate in zip(codes, index.replicates, strict=True):
+        line, _, screen = replicate.split("|")
+        assert labels[code] == f"{line}|{screen}"
+    assert batch.line_screen_of_replicate.tolist() == codes.tolist()
     around = {
-        "sigma_line": (values["sigma"].log(), values["sigma_sigma_line"]),
-        "sigma_replicate": (of_line, values["sigma_sigma"]),
+        "sigma_line_screen": (values["sigma"].log(), values["sigma_sigma_line_screen"]),
+        "sigma_replicate": (values["sigma_line_screen"].log()[codes], values["sigma_sigma"]),
     }
     for name, (centre, spread) in around.items():
         expected = stats.norm.logpdf(values[name].log(), centre, spread)
         mine = found.nodes[name]["fn"].log_prob(values[name]) + values[name].log()
         np.testing.assert_allclose(mine.numpy(), expected, atol=1e-10)
     assert found.nodes["sigma_replicate"]["fn"].batch_shape == (12,)
+
+
+def test_without_a_column_of_screens_a_line_is_one() -> None:
+    index = read_screen(frame().drop(columns="screen")).index
+    labels, codes = line_screens(index)
+    assert labels.tolist() == index.lines.tolist() and codes.tolist() == index.line_of_replicate.tolist()
 
 
 def test_noise_scales_of_lines_are_log_normal_around_the_common_one() -> None:

@@ -92,8 +92,8 @@ def sum_to(child: Plates, parent: Plates, values: Tensor, block: Block) -> Tenso
     if child[0] == "gene":
         values, child = values.sum(0), child[1:]
     if child == ("replicate",):
-        lines = values.new_zeros(block.batch.n_lines, *values.shape[1:])
-        values, child = lines.index_add(0, block.batch.line_of_replicate, values), ("line",)
+        zeros = values.new_zeros(block.batch.size_of("line_screen"), *values.shape[1:])
+        values, child = zeros.index_add(0, block.batch.line_screen_of_replicate, values), ("line_screen",)
     return values if child == parent else torch.tensordot(block.data.lineage.T.to(values), values, 1)
 
 

@@ -10,9 +10,9 @@ import torch
 
 from vihier.models.batch import Batch
 
-PLATES = ("sgrna", "gene", "line", "lineage", "replicate", "screen")
+PLATES = ("sgrna", "gene", "line", "lineage", "replicate", "screen", "line_screen")
 TABLES = ((), ("lineage",), ("line",), ("gene",), ("sgrna",), ("gene", "lineage"), ("gene", "line"))
-SCALE_TABLES = ((), ("gene",), ("line",), ("lineage",), ("replicate",), ("screen",))
+SCALE_TABLES = ((), ("gene",), ("line",), ("lineage",), ("replicate",), ("screen",), ("line_screen",))
 ROW_TABLES = ((), ("line",), ("lineage",), ("replicate",), ("screen",))
 Plates = tuple[str, ...]
 
@@ -168,10 +168,10 @@ def index_of(parent: Plates, child: Plates, batch: Batch) -> tuple[torch.Tensor,
         positions[plate] = own.reshape(shape)
         if plate == "sgrna":
             positions["gene"] = batch.gene_of_sgrna.reshape(shape)
-        if plate == "replicate" and set(parent) <= {"line", "lineage"}:
-            positions["line"] = batch.line_of_replicate
-        if "line" in positions and "lineage" in parent and "lineage" not in child:
-            positions["lineage"] = batch.lineage_of_line[positions["line"]]
+        if plate == "replicate" and "line_screen" in parent:
+            positions["line_screen"] = batch.line_screen_of_replicate
+        if plate == "line" and "lineage" in parent and "lineage" not in child:
+            positions["lineage"] = batch.lineage_of_line.reshape(shape)
     if not set(parent) <= set(positions):
         return None
     return tuple(positions[plate] for plate in parent)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from vihier.errors import VihierError
+from vihier.inference.labels import line_screens
 from vihier.models.batch import Batch
 from vihier.screen import Screen
 from vihier.screen.rows import Rows
@@ -215,8 +216,9 @@ class _Slicer:
         self._position = np.zeros(screen.n_sgrnas, dtype=np.int64)
         self._gene_position = np.zeros(screen.n_genes, dtype=np.int64)
         self._lines = self._codes(np.arange(screen.n_lines))
-        self._sizes = {"replicate": len(index.replicates)}
-        self._lines_of_replicates = self._codes(index.line_of_replicate)
+        labels, codes = line_screens(index)
+        self._sizes = {"replicate": len(index.replicates), "line_screen": len(labels)}
+        self._line_screens = self._codes(codes)
         self._sizes |= {name: len(labels) for name, labels in index.categories.items()}
         self._lineages = None if index.lineage_of_line is None else self._codes(index.lineage_of_line)
 
@@ -249,7 +251,7 @@ class _Slicer:
             lineages_of_lines=self._lineages,
             covariates={name: self._covariate(name, values) for name, values in rows.covariates.items()},
             replicate=self._codes(rows.replicate),
-            lines_of_replicates=self._lines_of_replicates,
+            line_screens_of_replicates=self._line_screens,
             sizes=self._sizes,
             local_scale=local_scale,
             row_scale=row_scale,

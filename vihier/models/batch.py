@@ -48,11 +48,11 @@ class Batch:
         Name -> values of the rows, shape [N].
     replicate : Tensor or None
         Replicate of each row, int64, shape [N]; None where a batch was made without.
-    lines_of_replicates : Tensor or None
-        Line of each replicate of the screen, int64, shape [R].
+    line_screens_of_replicates : Tensor or None
+        Which line in which screen each replicate is of, int64, shape [R].
     sizes : mapping
-        Number of elements of what is neither gene, sgRNA, line nor lineage: `replicate`, and each categorical
-        covariate, such as `screen`, whose codes are among `covariates`.
+        Number of elements of what is neither gene, sgRNA, line nor lineage: `replicate`, `line_screen` (a line in
+        a screen), and each categorical covariate, such as `screen`, whose codes are among `covariates`.
     local_scale, row_scale : float
         1 / Pr(a local site is in the batch), and 1 / Pr(a row is in it).
     """
@@ -73,7 +73,7 @@ class Batch:
     lineages_of_lines: torch.Tensor | None = None
     covariates: Mapping[str, torch.Tensor] = field(default_factory=dict)
     replicate: torch.Tensor | None = None
-    lines_of_replicates: torch.Tensor | None = None
+    line_screens_of_replicates: torch.Tensor | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
     local_scale: float = 1.0
     row_scale: float = 1.0
@@ -101,7 +101,7 @@ class Batch:
         return self.lineages_of_lines
 
     def size_of(self, plate: str) -> int:
-        """Return the number of elements of a plate that genes share: `line`, `lineage`, `replicate`, `screen`.
+        """Return the number of elements of a plate that genes share, such as `line`, `replicate` or `line_screen`.
 
         Raises
         ------
@@ -131,19 +131,17 @@ class Batch:
         return codes
 
     @property
-    def line_of_replicate(self) -> torch.Tensor:
-        """Line of each replicate, int64, shape [R].
+    def line_screen_of_replicate(self) -> torch.Tensor:
+        """Which line in which screen each replicate is of, int64, shape [R].
 
         Raises
         ------
         VihierError
             If the batch was made without.
         """
-        if self.lines_of_replicates is None:
-            raise VihierError(
-                "column 'replicate_id': the model needs the line of each replicate, and the batch has none"
-            )
-        return self.lines_of_replicates
+        if self.line_screens_of_replicates is None:
+            raise VihierError("column 'replicate_id': the model needs the line of each replicate; the batch has none")
+        return self.line_screens_of_replicates
 
     def local(self) -> Messenger:
         """Return the context for everything local to a gene or a row; it carries the batch's scale.

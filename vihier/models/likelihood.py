@@ -4,9 +4,9 @@ The noise scales of several elements are log-normal around a common one,
 
 $$ \log \sigma_r \sim N(\log \sigma,\ \sigma_\sigma), \quad \sigma \sim HN(3), \ \sigma_\sigma \sim HN(1) $$
 
-with a line's $\sigma_c$ in the place of $\sigma$, and around it in its turn, for replicates: those of a line are alike.
-So an element with few rows, or one that is new, borrows from the others. Student-t rows have degrees of freedom
-$\nu \sim \mathrm{Gamma}(2, 0.1)$ (Juarez & Steel 2010, J. Bus. Econ. Stat. 28, 52), or known ones.
+and that of a replicate is around one of its line in its screen, which is around the common one: replicates of a line
+are alike. So an element with few rows, or one that is new, borrows from the others. Student-t rows have degrees of
+freedom $\nu \sim \mathrm{Gamma}(2, 0.1)$ (Juarez & Steel 2010, J. Bus. Econ. Stat. 28, 52), or known ones.
 """
 
 from __future__ import annotations
@@ -92,10 +92,10 @@ class Likelihood:
         screens = pyro.plate("screen", batch.size_of("screen"), dim=-1) if "screen" in (self.noise, self.nu) else None
         drawn = {"sigma": pyro.sample("sigma", dist.HalfNormal(3.0))}
         if self.noise == "replicate":
-            spread = pyro.sample("sigma_sigma_line", dist.HalfNormal(1.0))
-            with lines:
-                of_line = pyro.sample("sigma_line", dist.LogNormal(drawn["sigma"].log(), spread))
-            drawn["sigma"] = of_line[..., batch.line_of_replicate]
+            spread = pyro.sample("sigma_sigma_line_screen", dist.HalfNormal(1.0))
+            with pyro.plate("line_screen", batch.size_of("line_screen"), dim=-1):
+                of_line = pyro.sample("sigma_line_screen", dist.LogNormal(drawn["sigma"].log(), spread))
+            drawn["sigma"] = of_line[..., batch.line_screen_of_replicate]
         if self.noise != "global":
             spread = pyro.sample("sigma_sigma", dist.HalfNormal(1.0))
             plates = {"line": lines, "screen": screens}
