@@ -59,7 +59,12 @@ def parse(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_its_help_shows_examples_that_are_understood(command: str) -> None:
+def test_its_help_shows_examples_that_are_understood(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # It is read while the command line is.
+    Path("run.toml").write_text('screen = "screen.parquet"\nout = "fit.h5"\n')
     shown = examples(command)
     assert any(" ".join(arguments).startswith(command) for arguments in shown)
     for arguments in shown:

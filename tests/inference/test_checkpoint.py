@@ -224,8 +224,8 @@ def test_kill_9_at_random_moments(store: ScreenStore, uninterrupted: dict[str, n
     kills = 0
     while not out.exists():
         process = subprocess.Popen([sys.executable, "-c", program, str(store.path), str(out)])
-        # Later and later, so that it ends; the imports alone take some seconds.
-        deadline = time.monotonic() + random.uniform(1, 4 + kills)
+        # Later and later, so that it ends: at first within the imports, which take a second or more.
+        deadline = time.monotonic() + random.uniform(0.3, 1.0) + 0.3 * kills
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         if process.poll() is None:

@@ -39,7 +39,7 @@ def plan(
     [b]Examples[/b]
 
     vihier plan screen.h5
-    vihier plan screen.parquet --model crossed --draws 500 --folder /scratch
+    vihier plan screen.parquet --model crossed --draws 500
     """
     mapping = pairs(column, "--column", "lfc=LFC")
     priors = pairs(prior, "--prior", "'mu_gamma=Normal(0,2)'")

@@ -58,6 +58,6 @@ def script_json(data: Mapping[str, Any]) -> Markup:
     Examples
     --------
     >>> print(script_json({"gene": "</script>"}))
-    {"gene": "\u003c/script\u003e"}
+    {"gene":"\u003c/script\u003e"}
     """
     return htmlsafe_json_dumps(data, dumps=json.dumps, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
