@@ -20,7 +20,7 @@ from vihier.inference.threads import in_threads
 from vihier.kernels.elimination import NaturalParameters, SharedPosterior, draw_shared, eliminate
 
 # Elements of an array [genes, lines, draws]: in all, for the work; at once, for the memory.
-ELEMENTS = 10_000_000
+ELEMENTS = 6_000_000
 ELEMENTS_AT_ONCE = 400_000
 N_INNER = 8
 DRIFT_ALLOWED = 0.2
