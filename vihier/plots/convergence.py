@@ -16,8 +16,15 @@ if TYPE_CHECKING:
     from vihier.posterior.reader import Posterior
 
 
+# What a fit records of its progress, by the name in its history: the words for its steps, and for it.
+PER_ROW = {
+    "elbo_per_row": ("step", "ELBO per row (nats)"),
+    "log_density_per_row": ("sweep", "log density per row (nats)"),
+}
+
+
 def elbo(post: Posterior, ax: Axes | None = None) -> Axes:
-    """Draw the ELBO per row (nats) against the step.
+    """Draw the ELBO per row (nats) against the step; of a fit by sweeps alone, the log density per row of its chains.
 
     The first steps lie far below: the axis begins where 98 % of the last nine tenths of the run do.
 
@@ -31,13 +38,14 @@ def elbo(post: Posterior, ax: Axes | None = None) -> Axes:
     Raises
     ------
     VihierError
-        The fit has no ELBO: that of a large screen, whose chains are exact.
+        The fit has neither: that of a large screen, whose chains are exact.
     """
     history = post.group("vi_history")
-    if "elbo_per_row" not in history:
+    name = next((name for name in PER_ROW if name in history), None)
+    if name is None:
         raise VihierError(f"{post.path}: has no ELBO, since its draws are of exact chains; see `vihier check`")
     ax = axes(ax)
-    step, values = history["step"].values, history["elbo_per_row"].values
+    step, values = history["step"].values, history[name].values
     ax.plot(step, values, color=MEAN_COLOUR, linewidth=1)
     late = values[len(values) // 10 :]
     late = late[np.isfinite(late)]
@@ -46,7 +54,7 @@ def elbo(post: Posterior, ax: Axes | None = None) -> Axes:
         low, high = np.quantile(late, 0.02), late.max()
         margin = 0.08 * (high - low)
         ax.set_ylim(low - margin, high + margin)
-    ax.set(xlabel="step", ylabel="ELBO per row (nats)")
+    ax.set(xlabel=PER_ROW[name][0], ylabel=PER_ROW[name][1])
     verdict = "converged" if post.converged else "did not converge"
     ax.set_title(f"{post.model}, {post.guide}: {verdict}", color="black" if post.converged else WARN_COLOUR)
     return ax
