@@ -24,11 +24,11 @@ Model = Callable[[Batch], Any]
 
 
 def uneven_screen(
-    sgrnas: tuple[int, ...] = (1, 3, 2, 4), n_lines: int = 5, keep: float = 0.85, seed: int = 0
+    sgrnas: tuple[int, ...] = (1, 3, 2, 4), n_lines: int = 5, keep: float = 0.85, seed: int = 0, screens: bool = False
 ) -> Screen:
     """Genes of 1 to 4 sgRNAs, unequal replicates, two uneven lineages, missing cells, one (gene, line) without rows.
 
-    Every sgRNA and line keeps a row.
+    Every sgRNA and line keeps a row. With `screens`, second replicates are of another screen than first ones.
     """
     random = np.random.default_rng(seed)
     rows = []
@@ -43,7 +43,10 @@ def uneven_screen(
                     lfc = random.normal(-0.3 * g, 0.7)
                     rows.append((f"{'TGCA'[(7 * k + g) % 4]}{g}-{k}", f"GENE{g}", f"ACH-{c}", lineage, "AB"[r], lfc))
     columns = ["sgrna", "hugo_symbol", "depmap_id", "lineage", "replicate_id", "lfc"]
-    return read_screen(pd.DataFrame(rows, columns=columns))
+    table = pd.DataFrame(rows, columns=columns)
+    return read_screen(
+        table.assign(screen=table["replicate_id"].map({"A": "broad", "B": "sanger"})) if screens else table
+    )
 
 
 def whole(screen: Screen) -> Batch:

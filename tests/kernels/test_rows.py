@@ -10,7 +10,15 @@ from torch import Tensor
 
 from vihier.kernels.cells import GeneData
 from vihier.kernels.elimination import Variances, draw_genes, eliminate, natural_parameters
-from vihier.kernels.rows import RowTable, row_table, step_weights, student_log_density, sum_rows, weighted_data
+from vihier.kernels.rows import (
+    RowTable,
+    row_table,
+    step_weights,
+    student_log_density,
+    sum_log_tails,
+    sum_rows,
+    weighted_data,
+)
 
 N_GENES, N_SLOTS, N_LINES = ROWS.data.count.shape
 PRECISION = torch.rand(len(ROWS.lfc), 2, generator=torch.Generator().manual_seed(9)) * 3 + 0.2
@@ -104,6 +112,16 @@ def test_sums_by_element() -> None:
     for line in range(5):
         torch.testing.assert_close(rows[line], values[ROWS.line == line].double().sum(0), atol=1e-4, rtol=0)
     torch.testing.assert_close(sum_rows(values, None, 1), values.double().sum(0), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("n_rows", [0, 3, 4, 8_191])
+def test_log_tails_are_those_of_one_row_after_another(n_rows: int) -> None:
+    squares = torch.randn(n_rows, 3, generator=torch.Generator().manual_seed(5)).square()
+    squares[::7] *= 1e6  # gross outliers, a thousand noise scales away
+    inverse_freedom = torch.tensor([2.0, 0.3, 0.01], dtype=F64)
+    expected = (squares.double() * inverse_freedom).log1p().sum(0)
+    # In float32 a product of four factors errs by some 4e-7 of itself: so much, of either sign, in each logarithm.
+    torch.testing.assert_close(sum_log_tails(squares, inverse_freedom), expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("nu", [0.7, 4.0, 60.0])

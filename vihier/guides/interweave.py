@@ -105,6 +105,7 @@ class Sweeper:
         self.n_genes = sum(len(block.batch.gene_idx) for block in blocks)
         self.n_rows = sum(float(block.data.count.sum()) for block in blocks)
         self.noise_width = NOISE_WIDTH
+        self.turn = False
         self.rows = None if structure.is_plain else RowMoves(structure, self.parts, self.generator)
         # Where each block's genes are in the tables of scales.
         ends = torch.tensor([len(block.batch.gene_idx) for block in blocks]).cumsum(0)
@@ -318,18 +319,23 @@ class Sweeper:
         theta[scale.name] = slice_sample(density, start, self.generator, width=self.noise_width)
 
     def _move_rows(self, theta: Theta, rows: RowMoves) -> None:
-        """Move noise scales given the rows' weights, then nu with the weights integrated out, then the weights."""
+        """Move noise scales given the rows' weights, then nu or all of them with these integrated out, then these."""
         rows.take_residuals()
         if self.structure.noise is not None and not self.held:
             self._move_noise_scales(theta, self.structure.scale(self.structure.noise), rows)
         rows.take_squares(self._of_parts(theta))
-        freedom = self.structure.freedom
-        if freedom is not None and self.structure.noise is not None and not self.held:
-            self._move_noise_level(theta, self.structure.scale(self.structure.noise), rows)
-        if freedom is not None and freedom.source is not None and not self.held:
-            scale = self.structure.scale(freedom.source)
-            theta[scale.name] = rows.moved_freedom(theta[scale.name], scale, lambda x: self._prior_at(theta, scale, x))
+        if self.structure.freedom is not None and not self.held:
+            self._move_without_weights(theta, rows, self.structure.freedom.source)
         rows.step_weights(self._of_parts(theta))
+
+    def _move_without_weights(self, theta: Theta, rows: RowMoves, freedom: str | None) -> None:
+        """Move nu in one sweep and all noise scales in the next: each point of either costs a pass over the rows."""
+        self.turn = not self.turn
+        if freedom is not None and (self.turn or self.structure.noise is None):
+            scale = self.structure.scale(freedom)
+            theta[scale.name] = rows.moved_freedom(theta[scale.name], scale, lambda x: self._prior_at(theta, scale, x))
+        elif self.structure.noise is not None:
+            self._move_noise_level(theta, self.structure.scale(self.structure.noise), rows)
 
     def _move_noise_scales(self, theta: Theta, scale: Scale, rows: RowMoves) -> None:
         """Move each noise scale, and the spread of log-normal ones, and of those that they are around, with them."""

@@ -19,6 +19,7 @@ from vihier.kernels.rows import (
     residuals,
     step_weights,
     student_log_density,
+    sum_log_tails,
     sum_rows,
     weighted_data,
 )
@@ -35,6 +36,8 @@ class RowChains:
         Weight of each Student-t row in each chain, [n, N]; None before the first sweep, and where rows are Normal.
     residual, squares : Tensor
         What the locations leave of each row, and its square in units of the noise scale, [n, N].
+    sorted_squares : Tensor
+        The squares in the order of the rows' degrees of freedom.
     """
 
     def __init__(self, structure: Structure, table: RowTable, generator: torch.Generator) -> None:
@@ -42,6 +45,7 @@ class RowChains:
         self.weight: Tensor | None = None
         self.residual: Tensor
         self.squares: Tensor
+        self.sorted_squares: Tensor
 
     def _noise_precision(self, theta: Theta) -> Tensor:
         """1 / noise variance of each row, [n or 1, N]."""
@@ -81,17 +85,27 @@ class RowChains:
 
     def take_squares(self, theta: Theta) -> None:
         """Bring the squared residuals to units of the noise scales."""
-        self.squares = self.residual.square() * self._noise_precision(theta)
+        self.squares = self.residual.square().mul_(self._noise_precision(theta))
+        order = self.table.by_freedom
+        self.sorted_squares = self.squares if order is None else self.squares.index_select(0, order)
 
     def log_tails(self, inverse_freedom: Tensor) -> Tensor:
         """Sum of log(1 + z^2 / nu) of the rows by degrees of freedom, from 1 / nu, [K, N] or [N]; float64."""
-        size = len(inverse_freedom) if inverse_freedom.dim() > 1 else 1
-        scaled = self.squares * of_rows(inverse_freedom, self.table.freedom)
-        return sum_rows(scaled.log1p_(), self.table.freedom, size)
+        if inverse_freedom.dim() == 1:
+            return sum_log_tails(self.sorted_squares, inverse_freedom)
+        if self.table.freedom is None:
+            return sum_log_tails(self.sorted_squares, inverse_freedom[0])[None]
+        sums = torch.zeros_like(inverse_freedom, dtype=torch.float64)
+        for i, squares in enumerate(self.sorted_squares.split(self.table.of_freedom)):
+            sums[i] = sum_log_tails(squares, inverse_freedom[i])
+        return sums
 
     def grow_noise(self, shift: Tensor) -> None:
         """Bring the squared residuals along with noise scales grown by exp(shift), [N]."""
-        self.squares = self.squares * (-2 * shift).exp().to(ROW_DTYPE)
+        factor = (-2 * shift).exp().to(ROW_DTYPE)
+        self.squares.mul_(factor)
+        if self.sorted_squares is not self.squares:
+            self.sorted_squares.mul_(factor)
 
     def step_weights(self, theta: Theta) -> None:
         """Move the weights of Student-t rows given everything else."""

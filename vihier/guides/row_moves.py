@@ -25,7 +25,7 @@ from vihier.kernels.rows import student_log_density
 # their level and of degrees of freedom, which take a pass over the rows for each point, in 1 / sqrt(n): five sds. That
 # of degrees of freedom, of which Normal rows say little, is long at times.
 NOISE_SDS, LEVEL_WIDTH, FREEDOM_WIDTH, WIDEST = 8.0, 5.0, 16.0, 5.0
-LONG_STEP, LONG_STEP_EVERY = 3.0, 8
+LONG_STEP, LONG_STEP_EVERY = 3.0, 4
 
 
 @dataclass(frozen=True)

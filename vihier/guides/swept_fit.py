@@ -37,8 +37,8 @@ DRAWING, DRAWING_CHAINS = 200_000, 16
 # Sweeps of the first kind, of which the last count, and of the second: before the first draw, and between draws. Chains
 # give up to so many draws, and are so many, where draws are many, that it shows whether they have settled.
 SETTLE, COUNTED = 100, 20
-BURN_IN, THIN = 10, 2
-MOST_KEPT, FEWEST_CHAINS = 8, 32
+BURN_IN, THIN = 10, 1
+MOST_KEPT, FEWEST_CHAINS = 16, 32
 FREEDOM_START = 1.5
 
 

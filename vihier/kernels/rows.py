@@ -19,6 +19,8 @@ from vihier.kernels.cells import GeneData
 
 ROW_DTYPE = torch.float32
 PIECE = 1024
+# Factors 1 + z^2 / nu whose product is taken before its logarithm; float32 holds it up to z^2 / nu of 4e9 in each.
+FACTORS = 4
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class RowTable:
         Log2 fold change less any constant in every row's mean, float32, shape [n].
     noise, freedom : Tensor or None
         Which noise scale, and which degrees of freedom, each row has, int64, shape [n]; None where all have one.
+    by_freedom : Tensor or None
+        The rows in the order of their degrees of freedom, int64, shape [n]; None where all have one.
+    of_freedom : tuple of int
+        How many rows have each of the degrees of freedom that some have; empty where all have one.
     shape : tuple of int
         (B, K, C).
     """
@@ -44,6 +50,8 @@ class RowTable:
     lfc: Tensor
     noise: Tensor | None
     freedom: Tensor | None
+    by_freedom: Tensor | None
+    of_freedom: tuple[int, ...]
     shape: tuple[int, int, int]
 
     def take_genes(self, genes: Tensor, n_slots: int) -> RowTable:
@@ -65,7 +73,9 @@ def row_table(
     order = torch.argsort(cell, stable=True)
     lengths = torch.bincount(cell, minlength=math.prod(shape))
     noise, freedom = (None if x is None else x[order] for x in (noise, freedom))
-    return RowTable(cell[order], lengths, lfc[order].to(ROW_DTYPE), noise, freedom, shape)
+    by_freedom = None if freedom is None else torch.argsort(freedom, stable=True)
+    of_freedom = () if freedom is None else tuple(torch.bincount(freedom).tolist())
+    return RowTable(cell[order], lengths, lfc[order].to(ROW_DTYPE), noise, freedom, by_freedom, of_freedom, shape)
 
 
 def of_rows(values: Tensor, element: Tensor | None) -> Tensor:
@@ -151,6 +161,30 @@ def step_weights(weight: Tensor, freedom: Tensor, squares: Tensor, random: torch
     level = root.clamp_min_(1e-30).log_().mul_(3.0).add_(1.0).sub_(cube).mul_(d).add_(x.square_(), alpha=0.5)
     log_uniform = x.uniform_(1e-30, 1.0, generator=random).log_()
     return torch.where(log_uniform < level, cube.mul_(2 * d).div_(freedom + squares), weight)
+
+
+def sum_log_tails(squares: Tensor, inverse_freedom: Tensor) -> Tensor:
+    """Sum log(1 + z^2 / nu) over rows.
+
+    Parameters
+    ----------
+    squares : Tensor
+        z^2, shape [n, N].
+    inverse_freedom : Tensor
+        1 / nu, shape [N].
+
+    Returns
+    -------
+    Tensor
+        Shape [N], float64.
+    """
+    inverse_freedom = inverse_freedom.to(squares)
+    whole = len(squares) // FACTORS * FACTORS
+    product = torch.ones_like(squares[: whole // FACTORS])
+    for factor in squares[:whole].unflatten(0, (FACTORS, -1)) if whole else ():
+        product.mul_((factor * inverse_freedom).add_(1.0))
+    left = (squares[whole:] * inverse_freedom).log1p_()
+    return sum_rows(product.log_(), None, 1) + left.sum(0, dtype=torch.float64)
 
 
 def student_constant(freedom: Tensor) -> Tensor:
