@@ -11,6 +11,7 @@ from scipy.stats import t as student
 
 from vihier.kernels.gene_conditional import (
     GenePrior,
+    RowDesign,
     cavity,
     conditional,
     normal_cells,
@@ -107,3 +108,21 @@ def test_student_rows_equal_quadrature(freedom: float, variance: float, y: float
     if variance < 1:
         one = student_cells(torch.tensor([0]), 1, *arguments)
         assert float(one) == pytest.approx(expected, abs=2e-2)
+
+
+@pytest.mark.parametrize("with_leaf", [True, False])
+def test_rows_of_any_design_given_all_rows_equal_dense_conditioning(with_leaf: bool) -> None:
+    random = np.random.default_rng(1)
+    n, d = 15, 4
+    x, z, line = random.normal(size=(n, d)), random.normal(size=n), random.integers(0, C, n)
+    sd, leaf = tensor(d, N, seed=7), tensor(C, N, seed=8)
+    noise, y = tensor(n, N, seed=9), tensor(n, N, seed=10)
+    design = RowDesign(torch.as_tensor(x), torch.as_tensor(z) if with_leaf else None, torch.as_tensor(line))
+    mean, variance = design.conditional(sd, leaf if with_leaf else None, 1 / noise, y)
+    for draw in range(N):
+        prior = x * sd[:, draw].numpy() ** 2 @ x.T
+        if with_leaf:
+            prior = prior + np.equal.outer(line, line) * np.outer(z, z) * leaf[:, draw].numpy()[line]
+        gain = prior @ np.linalg.inv(prior + np.diag(noise[:, draw].numpy()))
+        np.testing.assert_allclose(mean[:, draw], gain @ y[:, draw].numpy(), atol=1e-12)
+        np.testing.assert_allclose(variance[:, draw], np.diag(prior - gain @ prior), atol=1e-12)

@@ -17,13 +17,15 @@ import pyro
 import torch
 from torch import Tensor
 
+from vihier.diagnostics.designed_genes import DesignedGenes
+from vihier.diagnostics.prior_tables import GenePriors, shared_part
 from vihier.diagnostics.psis import KHAT_LIMIT, leave_one_out
-from vihier.guides.mixed_model import Location, Plates, Structure, from_program, index_of
+from vihier.errors import VihierError
+from vihier.guides.mixed_model import Structure
 from vihier.guides.probe import base_distribution
 from vihier.guides.structure import read_structure
 from vihier.inference.batches import GeneBlocks
 from vihier.inference.device import generator, run_on
-from vihier.inference.draws import Draws
 from vihier.inference.predictor import CPU, Predictor, RowBlock
 from vihier.inference.threads import in_threads
 from vihier.kernels import gene_conditional as kernel
@@ -103,6 +105,10 @@ def leave_rows_out(predictor: Predictor, by: By = "row", method: Method = "condi
     if method == "conditional":
         with run_on(CPU, torch.float64):
             structure = read_structure(predictor.program.model, GeneBlocks(predictor.screen, 2)[0])
+        if structure.design is not None and by == "cell":
+            raise VihierError(
+                "by 'cell': rows of one sgRNA and line can differ in their covariates or batches; leave out single rows"
+            )
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for block in predictor.blocks():
         densities = _of_draws(block, by) if structure is None else _of_conditional(structure, block, by)
@@ -162,9 +168,11 @@ def _genes(batch: Batch) -> Iterator[slice]:
 
 def _of_conditional(structure: Structure, block: RowBlock, by: By) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     batch, values = block.batch, block.known[0]
+    if structure.design is not None:
+        return _of_design(structure, block)
     rows = _Rows.of(block)
-    shared = _shared_part(structure, values, batch)
-    priors = _Priors.of(structure, values, batch)
+    shared = shared_part(structure, values, batch)
+    priors = GenePriors.of(structure, values, batch)
     lfc = batch.lfc
     assert lfc is not None
     jobs = [(slice_, int(batch.gene[slice_.start])) for slice_ in _genes(batch)]
@@ -175,6 +183,22 @@ def _of_conditional(structure: Structure, block: RowBlock, by: By) -> Iterator[t
         return _of_gene(rows.take(at), y, priors.gene(gene), batch.sgrna[at], batch.line[at], batch.n_lines, by)
 
     return in_threads(of_gene, jobs, CPU)
+
+
+def _of_design(structure: Structure, block: RowBlock) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the same for programs whose rows have covariates, row by row."""
+    batch, rows = block.batch, _Rows.of(block)
+    genes = DesignedGenes.of(structure, block.known[0], batch)
+
+    def of_gene(job: tuple[slice, int]) -> tuple[np.ndarray, np.ndarray]:
+        at, gene = job
+        part, y = rows.take(at), genes.value[at]
+        mean, variance = genes.conditional(at, gene, part.noise)
+        without = kernel.cavity(mean, variance, 1 / part.noise, y / part.noise)
+        both = [_row_density(part, y, *f) for f in (without, (mean, variance))]
+        return both[0].numpy(), both[1].numpy()
+
+    return in_threads(of_gene, [(at, int(batch.gene[at.start])) for at in _genes(batch)], CPU)
 
 
 @dataclass(frozen=True)
@@ -249,73 +273,6 @@ def _cell_density(rows: _Rows, cell: Tensor, y: Tensor, mean: Tensor, variance: 
     if rows.freedom is None:
         return kernel.normal_cells(cell, len(mean), y, rows.noise, mean, variance)
     return kernel.student_cells(cell, len(mean), y, rows.freedom, rows.scale, mean, variance)
-
-
-@dataclass(frozen=True)
-class _Priors:
-    """Prior variances of a block's tables, draws first: [N, Sb], [N, B], [N, B, L], [N, B, C]."""
-
-    tables: dict[Plates, Tensor]
-    batch: Batch
-
-    @classmethod
-    def of(cls, structure: Structure, values: Draws, batch: Batch) -> _Priors:
-        tables: dict[Plates, Tensor] = {}
-        for plates in (("sgrna",), ("gene",), ("gene", "lineage"), ("gene", "line")):
-            for location in structure.table(plates):
-                variance = _variance(structure, location, values, batch)
-                tables[plates] = variance + tables[plates] if plates in tables else variance
-        return cls(tables, batch)
-
-    def gene(self, gene: int) -> kernel.GenePrior:
-        """Return those of one gene, draws last."""
-        tables = self.tables
-        sgrnas = (self.batch.gene_of_sgrna == gene).nonzero()[:, 0]
-        of_gene = {plates: table[:, gene].movedim(0, -1) for plates, table in tables.items() if plates[0] == "gene"}
-        return kernel.GenePrior(
-            sgrna=tables[("sgrna",)][:, sgrnas].T if ("sgrna",) in tables else None,
-            gene=of_gene.get(("gene",)),
-            gene_lineage=of_gene.get(("gene", "lineage")),
-            gene_line=of_gene.get(("gene", "line")),
-            lineage=self.batch.lineages_of_lines,
-        )
-
-
-def _variance(structure: Structure, location: Location, values: Draws, batch: Batch) -> Tensor:
-    """Prior variance that a location's own deviation gives a row's mean, draws first, over its plates."""
-    sizes = {"sgrna": len(batch.sgrna_idx), "gene": len(batch.gene_idx), "line": batch.n_lines}
-    sizes |= {"lineage": batch.lineages}
-    n_draws = len(next(iter(values.values())))
-    shape = (n_draws, *(sizes[plate] for plate in location.plates))
-    sd = torch.full((n_draws, *(1 for _ in location.plates)), location.factor, dtype=torch.float64)
-    if location.scale is not None:
-        sd = location.factor * _gathered(structure, location.scale, location.plates, values, batch)
-    return (location.reach * sd).square().expand(shape)
-
-
-def _gathered(structure: Structure, source: str, child: Plates, values: Draws, batch: Batch) -> Tensor:
-    """Bring draws of a site to the elements of another table, draws first."""
-    site = structure.site(source)
-    tables = torch.vmap(lambda value: from_program(value, site.plates, site.dims))(values[source])
-    index = index_of(site.plates, child, batch)
-    assert index is not None
-    everything: tuple[Any, ...] = (slice(None), *index)
-    found = tables[everything] if index else tables
-    return found.reshape(len(found), *found.shape[1:], *(1 for _ in range(len(child) - found.dim() + 1)))
-
-
-def _shared_part(structure: Structure, values: Draws, batch: Batch) -> Tensor:
-    """Sum of the own deviations of what genes share in each line, [N, C]."""
-    n_draws = len(next(iter(values.values())))
-    total = torch.zeros(n_draws, batch.n_lines, dtype=torch.float64)
-    for location in structure.locations:
-        if set(location.plates) & {"gene", "sgrna"}:
-            continue
-        deviation = _gathered(structure, location.name, ("line",), values, batch) - location.offset
-        for parent, coefficient in location.parents:
-            deviation = deviation - coefficient * _gathered(structure, parent, ("line",), values, batch)
-        total = total + location.reach * deviation
-    return total
 
 
 def likelihood_unit(predictor: Predictor) -> str:

@@ -171,10 +171,10 @@ def plates_of(structure: Structure, site: str) -> Plates:
     return structure.site(site).plates
 
 
-def table_variance(structure: Structure, plates: Plates, theta: Theta, block: Block) -> Tensor | None:
-    """Variance that all locations over these plates together give a row's mean; None where there are none."""
+def table_variance(structure: Structure, plates: Plates, theta: Theta, block: Block, design: str = "") -> Tensor | None:
+    """Variance that all locations of a table together give a row's mean; None where there are none."""
     total: Tensor | None = None
-    for location in structure.table(plates):
+    for location in structure.table(plates, design):
         variance = (location.reach * deviation_sd(structure, location, theta, block)).square()
         total = variance if total is None else total + variance
     return total

@@ -78,10 +78,16 @@ def split_genes(
 
 
 def split_table(
-    structure: Structure, plates: Plates, theta: Theta, block: Block, total: Tensor, generator: Normals
+    structure: Structure,
+    plates: Plates,
+    theta: Theta,
+    block: Block,
+    total: Tensor,
+    generator: Normals,
+    design: str = "",
 ) -> dict[str, Tensor]:
     """Draw the deviations of a table's locations given what they sum to (Matheron's rule)."""
-    locations = structure.table(plates)
+    locations = structure.table(plates, design)
     if len(locations) == 1:
         return {locations[0].name: total / locations[0].reach}
     sds = [deviation_sd(structure, location, theta, block) for location in locations]

@@ -118,7 +118,7 @@ def number_of(structure: Structure, block: Block, location: Location) -> Tensor:
         one = block.filled[..., None].to(block.data.square)
     else:
         sizes = {"gene": block.data.count.shape[0], "line": block.data.count.shape[2]}
-        sizes["lineage"] = block.data.lineage.shape[1]
+        sizes |= {plate: block.batch.size_of(plate) for plate in location.plates if plate not in sizes}
         one = block.data.square.new_ones(*(sizes[plate] for plate in location.plates), 1)
     return sum_to(location.plates, plates_of_scale(structure, location), one, block)
 
@@ -349,8 +349,13 @@ class GeneChains:
         if name in self._squares:
             grown = align(shift, scale.plates, plates_of_scale(self.structure, location), self.block)
             self._squares[name] = self._squares[name] * (2 * grown).exp()
-        change = self._part(location) * align(shift, scale.plates, location.plates, self.block).expm1()
+        grown = align(shift, scale.plates, location.plates, self.block).expm1()
+        change = self._part(location) * grown
         self.deviations[name] = self.deviations[name] + (change if location.reach == 1 else change / location.reach)
+        self._take_change(location, change)
+
+    def _take_change(self, location: Location, change: Tensor) -> None:
+        """Bring predictions and residuals along with a change of what a location adds to rows' means."""
         if location.plates == ("sgrna",):
             self.slots = self.slots + change
             self.residual -= self.data.to_lines(change)

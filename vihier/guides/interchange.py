@@ -38,7 +38,8 @@ def _same_table(structure: Structure, first: Scale, second: Scale) -> bool:
     if [len(x) for x in users] != [1, 1]:
         return False
     (one,), (other,) = users
-    return one.plates == other.plates and abs(one.reach * one.factor) == abs(other.reach * other.factor)
+    same = (one.plates, one.design) == (other.plates, other.design)
+    return same and abs(one.reach * one.factor) == abs(other.reach * other.factor)
 
 
 def _family(structure: Structure, scale: Scale) -> list[Scale]:

@@ -41,6 +41,7 @@ from vihier.guides.gene_chains import (
 )
 from vihier.guides.gene_tree import tree_scales
 from vihier.guides.interchange import interchangeable, swap
+from vihier.guides.mixed_model import is_shared
 from vihier.guides.row_moves import Around, NoiseSaid, RowMoves, around
 from vihier.guides.slice_sampler import slice_sample
 from vihier.guides.structure import Location, Scale, Structure
@@ -94,10 +95,10 @@ class Sweeper:
         # What is shared is in float64, also where the blocks are not.
         self.block = replace(blocks[0], data=blocks[0].data.double())
         self.generator = random("shared")
-        self.parts = [GeneChains(structure, block, random("genes", i)) for i, block in enumerate(blocks)]
+        self.parts = self._make_parts(blocks, [random("genes", i) for i in range(len(blocks))])
         self.held = shared is not None
         self.shared: Theta = dict(shared or {})
-        self.draws_shared = not self.held and any(x.plates in SHARED for x in structure.locations)
+        self.draws_shared = not self.held and any(is_shared(x.plates) for x in structure.locations)
         self.global_scales = [scale for scale in structure.scales if scale.plates != ("gene",)]
         self.pairs = interchangeable(structure)
         self.tree_scales = tree_scales(structure)
@@ -112,6 +113,9 @@ class Sweeper:
         of_blocks = [block.batch.gene_idx for block in blocks]
         in_order = torch.arange(int(ends[-1]), device=of_blocks[0].device).tensor_split(ends[:-1])
         self.genes = list(in_order) if self.held else of_blocks
+
+    def _make_parts(self, blocks: Sequence[Block], generators: Sequence[torch.Generator]) -> list[GeneChains]:
+        return [GeneChains(self.structure, *part) for part in zip(blocks, generators, strict=True)]
 
     def _is_collapsed(self, scale: Scale) -> bool:
         """Whether a scale is of shared tables only, so that it can be drawn with those tables integrated out."""
@@ -148,6 +152,13 @@ class Sweeper:
             return self.parts[i].move_scales(mine[i])
 
         self._gather(theta, self._for_parts(finish))
+        self._move_global_scales(theta)
+        if self.rows is not None:
+            self._move_rows(theta, self.rows)
+        return theta
+
+    def _move_global_scales(self, theta: Theta) -> None:
+        """Move the scales shared by genes that are not moved with locations integrated out."""
         for scale in self.global_scales:
             if self.held or scale in self.collapsed or scale in self.tree_scales:
                 continue
@@ -155,9 +166,6 @@ class Sweeper:
                 self._move_noise(theta, scale)
             elif scale.name not in self.structure.of_rows:
                 self.move(theta, scale)
-        if self.rows is not None:
-            self._move_rows(theta, self.rows)
-        return theta
 
     def _gather(self, theta: Theta, moved: Sequence[Theta]) -> None:
         """Put the genes' own scales, as their blocks moved them, into the tables of scales."""
@@ -387,7 +395,7 @@ class Sweeper:
         structure, mine = self.structure, self._of_parts(theta)
         total = global_log_prior(structure, theta, self.block).double() + self.rows.log_density(mine)
         for location in structure.locations:
-            if location.plates in SHARED:
+            if is_shared(location.plates):
                 total = total + log_density_of(structure, theta, self.block, location, self.shared[location.name])
         return reduce(add, self._for_parts(lambda i: self.parts[i].log_prior(mine[i])), total)
 
@@ -396,7 +404,7 @@ class Sweeper:
         number, squares = torch.zeros_like(theta[scale.name]), torch.zeros_like(theta[scale.name])
         mine = self._of_parts(theta, [member.name for member in moved])
         for location in [location for member in moved for location in users_of(self.structure, member)]:
-            if location.plates in SHARED:
+            if is_shared(location.plates):
                 counted = (
                     number_of(self.structure, self.block, location),
                     squares_of(self.structure, self.block, location, self.shared[location.name]),
@@ -451,7 +459,7 @@ class Sweeper:
         self, theta: Theta, scale: Scale, family: Sequence[Scale], location: Location, prior: Prior
     ) -> None:
         """Move a scale together with the deviations that it scales, where those are of genes."""
-        if location.plates in SHARED:
+        if is_shared(location.plates):
             return
         start, mine = theta[scale.name], self._of_parts(theta, [scale.name, *filter(None, [self.structure.noise])])
         found = self._for_parts(lambda i: self.parts[i].rows_terms(mine[i], scale, location))

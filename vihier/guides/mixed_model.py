@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import pyro.distributions as dist
 import torch
@@ -15,6 +15,23 @@ TABLES = ((), ("lineage",), ("line",), ("gene",), ("sgrna",), ("gene", "lineage"
 SCALE_TABLES = ((), ("gene",), ("line",), ("lineage",), ("replicate",), ("screen",), ("line_screen",))
 ROW_TABLES = ((), ("line",), ("lineage",), ("replicate",), ("screen",))
 Plates = tuple[str, ...]
+
+
+def plates_of_batch(batch: Batch) -> Plates:
+    """Return the plates that a program of a batch may have, in order: `PLATES`, then its categorical covariates."""
+    return (*PLATES, *(name for name in sorted(batch.sizes) if name not in PLATES))
+
+
+def is_shared(plates: Plates) -> bool:
+    """Whether a table over these plates is shared by genes."""
+    return "gene" not in plates and "sgrna" not in plates
+
+
+def is_table(plates: Plates) -> bool:
+    """Whether a location may be indexed so: by sgRNA, by gene, by something that genes share, or by gene and that."""
+    if plates == ("sgrna",):
+        return True
+    return len(plates) <= (2 if plates[:1] == ("gene",) else 1) and "sgrna" not in plates
 
 
 @dataclass(frozen=True)
@@ -38,7 +55,11 @@ class Location:
     factor : float
         The multiple.
     reach : float
-        How much a row's mean moves when the location's own deviation moves by one, over all paths.
+        How much a row's mean moves when the location's own deviation moves by one, over all paths; times the row's
+        value of `design`, where there is one.
+    design : str
+        Location that leads the table: rows move with `reach` times what they move with that one's deviation. Empty
+        where rows all move alike.
     """
 
     name: str
@@ -49,6 +70,14 @@ class Location:
     scale: str | None = None
     factor: float = 1.0
     reach: float = 0.0
+    design: str = ""
+
+
+class RowDesign(Protocol):
+    """What a row's mean has of covariates, worked out by running the program on a batch."""
+
+    def of(self, batch: Batch) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Return how much rows move with each design, [n], by name, and their means with every deviation zero, [n]."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +136,8 @@ class Structure:
         A row's mean where every deviation is zero.
     freedom : Argument or None
         The degrees of freedom of Student-t rows; None where rows are Normal.
+    design : RowDesign or None
+        Where a row's mean has covariates in it, or a table is not one of `TABLES`; `row_offset` is then zero.
     """
 
     locations: tuple[Location, ...]
@@ -116,6 +147,7 @@ class Structure:
     noise_factor: float
     row_offset: float
     freedom: Argument | None = None
+    design: RowDesign | None = field(default=None, compare=False)
 
     @property
     def is_plain(self) -> bool:
@@ -128,9 +160,14 @@ class Structure:
         freedom = None if self.freedom is None else self.freedom.source
         return tuple(name for name in (self.noise, freedom) if name is not None)
 
-    def table(self, plates: Plates) -> list[Location]:
-        """Return the locations that are indexed by exactly these plates."""
-        return [location for location in self.locations if location.plates == plates]
+    def table(self, plates: Plates, design: str = "") -> list[Location]:
+        """Return the locations that are indexed by exactly these plates and that rows move with alike."""
+        return [location for location in self.locations if location.plates == plates and location.design == design]
+
+    @property
+    def tables(self) -> list[tuple[Plates, str]]:
+        """Plates and design of every table, in the order of the program."""
+        return list(dict.fromkeys((location.plates, location.design) for location in self.locations))
 
     def scale(self, name: str) -> Scale:
         """Return the scale of a name."""
@@ -229,14 +266,18 @@ def log_joint(structure: Structure, values: dict[str, torch.Tensor], batch: Batc
 
 def row_log_prob(structure: Structure, values: dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:
     """Log density of each row, shape [N], given every location and scale."""
+    columns: dict[str, torch.Tensor] = {}
     mean = torch.as_tensor(structure.row_offset, dtype=torch.float64)
+    if structure.design is not None:
+        columns, mean = structure.design.of(batch)
     for location in structure.locations:
         deviation = values[location.name] - location.offset
         for parent, coefficient in location.parents:
             deviation = deviation - coefficient * _gather(parent, location.plates, values, structure, batch)
         index = index_of(location.plates, ("row",), batch)
         assert index is not None
-        mean = mean + location.reach * deviation[index]
+        moved = location.reach * deviation[index]
+        mean = mean + (moved * columns[location.design] if location.design else moved)
     sd = structure.noise_factor * _gather(structure.noise, ("row",), values, structure, batch)
     if structure.freedom is not None:
         freedom = structure.freedom.value(_gather(structure.freedom.source, ("row",), values, structure, batch))

@@ -10,7 +10,7 @@ import torch
 from pyro import poutine
 
 from vihier.errors import VihierError
-from vihier.guides.mixed_model import PLATES, Plates, from_program, to_program
+from vihier.guides.mixed_model import Plates, from_program, plates_of_batch, to_program
 from vihier.models.batch import Batch
 
 Arguments = dict[str, torch.Tensor]
@@ -63,8 +63,10 @@ class Prober:
     model : callable
         The Pyro program.
     batch : Batch
-        What it is run on, brought to the CPU and to float64. Its covariates are replaced by random numbers, so that a
-        program in whose answers they matter is found out whatever they are in this batch; its scales are set to 1.
+        What it is run on, brought to the CPU and to float64; its scales are set to 1.
+    made_up : bool
+        Whether its covariates are replaced by random numbers, so that a program in whose answers they matter is found
+        out whatever they are in this batch.
 
     Attributes
     ----------
@@ -82,11 +84,13 @@ class Prober:
         a second observed site.
     """
 
-    def __init__(self, model: Callable[[Batch], Any], batch: Batch) -> None:
+    def __init__(self, model: Callable[[Batch], Any], batch: Batch, *, made_up: bool = True) -> None:
         self.generator = torch.Generator().manual_seed(20)
         batch = replace(batch, **{field.name: _on_cpu(getattr(batch, field.name)) for field in fields(batch)})
         batch = replace(batch, covariates={name: _on_cpu(values) for name, values in batch.covariates.items()})
-        covariates = {name: self._made_up(values) for name, values in batch.covariates.items()}
+        covariates = batch.covariates
+        if made_up:
+            covariates = {name: self._made_up(values) for name, values in covariates.items()}
         self.model, self.runs = model, 0
         self.batch = replace(batch, covariates=covariates, local_scale=1.0, row_scale=1.0)
         trace = self._trace({})
@@ -126,7 +130,7 @@ class Prober:
 
     def _read_plates(self, name: str, node: Any) -> None:
         frames = {frame.name: frame for frame in node["cond_indep_stack"]}
-        known = ("row",) if node["is_observed"] else PLATES
+        known = ("row",) if node["is_observed"] else plates_of_batch(self.batch)
         for plate, frame in frames.items():
             if plate not in known:
                 raise refusal(name, f"its plate {plate!r} is none of {', '.join(known)}")

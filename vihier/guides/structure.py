@@ -9,7 +9,7 @@ refused by the name of its site.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro.distributions as dist
@@ -27,12 +27,15 @@ from vihier.guides.mixed_model import (
     Scale,
     Structure,
     index_of,
+    is_shared,
+    is_table,
     log_joint,
     log_probs,
     row_log_prob,
     to_program,
 )
 from vihier.guides.probe import Arguments, Prober, base_distribution, few_genes, refusal
+from vihier.guides.row_design import ProgramDesign, Reach
 from vihier.inference.device import run_on
 from vihier.models.batch import Batch
 
@@ -74,7 +77,7 @@ def read_structure(model: Callable[[Batch], Any], batch: Batch) -> Structure:
         observed = prober.observed
         locations, scales = _classify(prober)
         points = _Points.of(prober, locations, scales)
-        parents: dict[str, list[tuple[str, float]]] = {name: [] for name in (*locations, observed)}
+        parents: dict[str, list[tuple[str, float | None]]] = {name: [] for name in (*locations, observed)}
         for site in locations:
             for child, coefficient in _children(prober, points, site):
                 parents[child].append((site, coefficient))
@@ -83,19 +86,25 @@ def read_structure(model: Callable[[Batch], Any], batch: Batch) -> Structure:
         freedom = links[observed].get("df")
         first = points.at[0]
         constants = prober.run(first | {name: torch.zeros_like(first[name]) for name in locations})
-        offsets = {name: _constant(name, "mean", constants[name]["loc"]) for name in parents}
-        reach = _reach(parents, observed, locations)
+        offsets = {name: _constant(name, "mean", constants[name]["loc"]) for name in locations}
+        design = ProgramDesign(model, observed, parents, offsets, tuple(scales), ())
+        reach, mean = design.probe(prober)
+        _check_reach(reach)
+        rows = _row_tables(prober, reach)
+        plain = all(not lead for _, lead in rows.values()) and _is_constant(mean)
+        plain = plain and all(prober.plates[name] in TABLES for name in locations)
+        leads = tuple(dict.fromkeys(lead for _, lead in rows.values() if lead))
         structure = Structure(
             locations=tuple(
                 Location(
                     name,
                     prober.plates[name],
                     prober.dims[name],
-                    tuple(parents[name]),
+                    tuple((site, _known(coefficient)) for site, coefficient in parents[name]),
                     offsets[name],
                     links[name]["scale"].source,
                     links[name]["scale"].factor,
-                    reach[name],
+                    *rows[name],
                 )
                 for name in locations
             ),
@@ -112,8 +121,9 @@ def read_structure(model: Callable[[Batch], Any], batch: Batch) -> Structure:
             observed=observed,
             noise=links[observed]["scale"].source,
             noise_factor=links[observed]["scale"].factor,
-            row_offset=offsets[observed] + sum(reach[name] * offsets[name] for name in locations),
+            row_offset=float(mean[0]) if plain else 0.0,
             freedom=freedom,
+            design=None if plain else replace(design, leads=leads),
         )
         _check(structure, prober)
         return structure
@@ -189,11 +199,11 @@ def _classify(prober: Prober) -> tuple[list[str], list[str]]:
             if plates != ("row",):
                 raise refusal(name, "it must be in the plate 'row' alone")
         elif isinstance(fn, dist.Normal):
-            if plates not in TABLES:
+            if not is_table(plates):
                 raise refusal(name, f"it is indexed by {' x '.join(plates)}")
             locations.append(name)
         elif _is_positive(fn):
-            if plates not in SCALE_TABLES:
+            if plates not in SCALE_TABLES and not (len(plates) == 1 and is_shared(plates)):
                 raise refusal(name, f"a scale indexed by {' x '.join(plates)}")
             scales.append(name)
         else:
@@ -214,8 +224,8 @@ def _is_positive(fn: Any) -> bool:
     return bool((bound == 0).all()) and bool(fn.arg_constraints)
 
 
-def _children(prober: Prober, points: _Points, site: str) -> list[tuple[str, float]]:
-    """Return the Normal sites whose mean a location enters, each with its coefficient."""
+def _children(prober: Prober, points: _Points, site: str) -> list[tuple[str, float | None]]:
+    """Return the Normal sites whose mean a location enters, each with its coefficient; None where that is of rows."""
     step = prober.random(site)
     moved = [prober.run(point | {site: point[site] + step}) for point in points.at]
     found = []
@@ -231,18 +241,61 @@ def _children(prober: Prober, points: _Points, site: str) -> list[tuple[str, flo
                 raise refusal(child, f"it is {family} and its {key} depends on the location {site!r}")
             if not all(_close(change, changes[0]) for change in changes):
                 raise refusal(site, f"the mean of {child!r} is not linear in it")
-            found.append((child, _coefficient(prober, site, child, step, changes[0])))
+            found.append((child, _coefficient(prober, points, site, child, step, changes[0])))
     return found
 
 
-def _coefficient(prober: Prober, site: str, child: str, step: torch.Tensor, change: torch.Tensor) -> float:
+def _coefficient(
+    prober: Prober, points: _Points, site: str, child: str, step: torch.Tensor, change: torch.Tensor
+) -> float | None:
     index = index_of(prober.plates[site], prober.plates[child], prober.batch)
     if index is not None:
         expected = step[index].expand(change.shape)
         ratio = (change * expected).sum() / (expected * expected).sum()
         if _close(change, ratio * expected):
             return round(float(ratio), 12)
-    raise refusal(site, f"it enters the mean of {child!r} other than by its own element times a constant")
+        if child == prober.observed:
+            point = points.at[0]
+            moved = prober.run(point | {site: point[site] + 1})[child]["loc"] - points.answers[0][child]["loc"]
+            if _close(change, moved * expected):
+                return None
+    kind = "a constant or a covariate of rows" if child == prober.observed else "a constant"
+    raise refusal(site, f"it enters the mean of {child!r} other than by its own element times {kind}")
+
+
+def _known(coefficient: float | None) -> float:
+    assert coefficient is not None
+    return coefficient
+
+
+def _check_reach(reach: dict[str, Reach]) -> None:
+    for name, value in reach.items():
+        if bool((torch.as_tensor(value) == 0).all()):
+            raise refusal(name, "no row depends on it")
+
+
+def _row_tables(prober: Prober, reach: dict[str, Reach]) -> dict[str, tuple[float, str]]:
+    """Location -> its reach and the location that leads its table: the first that rows move with as they do with it."""
+    found: dict[str, tuple[float, str]] = {}
+    leads: list[str] = []
+    for name, value in reach.items():
+        if not isinstance(value, torch.Tensor) or _is_constant(value):
+            found[name] = float(torch.as_tensor(value).reshape(-1)[0]), ""
+            continue
+        for lead in leads:
+            of_lead = torch.as_tensor(reach[lead])
+            ratio = float((value * of_lead).sum() / of_lead.square().sum())
+            if _close(value, ratio * of_lead):
+                found[name] = round(ratio, 12), lead
+                break
+        else:
+            leads.append(name)
+            found[name] = 1.0, name
+    return found
+
+
+def _is_constant(values: torch.Tensor) -> bool:
+    return _close(values, values[:1].expand_as(values))
 
 
 def _is_zero(change: torch.Tensor) -> bool:
@@ -292,19 +345,6 @@ def _constant(name: str, key: str, value: torch.Tensor) -> float:
     if not _close(value, torch.full_like(value, first)):
         raise refusal(name, f"its {key} has a covariate in it, or a constant of its own for each element")
     return first
-
-
-def _reach(parents: dict[str, list[tuple[str, float]]], observed: str, locations: list[str]) -> dict[str, float]:
-    """How much a row's mean moves with a location's own deviation, over all paths."""
-    total = dict.fromkeys([*locations, observed], 0.0)
-    total[observed] = 1.0
-    for child in [observed, *reversed(locations)]:
-        for site, coefficient in parents[child]:
-            total[site] += coefficient * total[child]
-    for name in locations:
-        if total[name] == 0:
-            raise refusal(name, "no row depends on it")
-    return total
 
 
 def _check(structure: Structure, prober: Prober) -> None:

@@ -71,6 +71,11 @@ class StructuredGuide(PyroModule):
         first = blocks[0]
         with _default_dtype(torch.float64):
             self.structure: Structure = read_structure(model, first)
+        if self.structure.design is not None:
+            raise VihierError(
+                f"site {self.structure.observed!r}: its mean has covariates, or tables by screen or batch; vihier.fit "
+                "takes those, this guide does not"
+            )
         if not self.structure.is_plain:
             raise VihierError(
                 f"site {self.structure.observed!r}: its rows are not Normal with one noise scale, which no closed form "

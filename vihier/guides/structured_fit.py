@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vihier.errors import FitError
 from vihier.guides.block import Block, Theta, in_single, make_block, split_by_sgrnas
+from vihier.guides.design_fit import fit_design
 from vihier.guides.deviations import draw_shared_deviations
 from vihier.guides.elbo import blocked_gradient, joint_gradient
 from vihier.guides.evidence import (
@@ -116,8 +117,9 @@ def fit_structured(
     if not program.known:  # it may treat other genes than the two that were looked at in another way
         for batch in GeneBlocks(screen, genes_in_block(screen), "cpu", torch.float64):
             check_structure(structure, program.model, batch)
-    if not structure.is_plain:
-        return fit_swept(
+    if structure.design is not None or not structure.is_plain:
+        fit_by_sweeps = fit_swept if structure.design is None else fit_design
+        return fit_by_sweeps(
             structure,
             screen,
             draws=draws,

@@ -7,7 +7,7 @@ a few sweeps each. Locations come from the last of these: their weights cannot b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -134,34 +134,47 @@ def fit_swept(
     FitError
         If the chains' density is not a number.
     """
+    check_held(
+        screen,
+        draws,
+        "likelihood",
+        "for rows that are not Normal with one noise scale",
+        ", or --likelihood normal --noise global",
+    )
+    whole = make_block(structure, full_batch(screen, device, dtype))
+    # Sweeps take the sums of the rows in single precision, and what genes share in double.
+    blocks = [in_single(block) for block in split_by_sgrnas(whole, PART_CELLS)]
+    fitter = SweptFitter(
+        structure, blocks, lambda random: Sweeper(structure, blocks, random), screen, dtype, seed, progress
+    )
+    with one_thread():
+        return fitter.fit(draws, max_sweeps or SETTLE, init)
+
+
+def check_held(screen: Screen, draws: int, what: str, why: str, or_else: str = "") -> None:
+    """Refuse draws of gene x line tables that would not fit in memory, named `what`; `why` they are held."""
     cells = screen.n_genes * screen.n_lines
     if cells * draws > MOST_HELD:
         most = max(1, MOST_HELD // cells)
         size = f"{draws} draws x {cells} gene-line pairs, {cells * draws * 4 / 1e9:.0f} GB in memory"
-        raise VihierError(
-            f"likelihood: {size}, for rows that are not Normal with one noise scale; give --draws {most} or fewer, or "
-            "--likelihood normal --noise global"
-        )
-    whole = make_block(structure, full_batch(screen, device, dtype))
-    # Sweeps take the sums of the rows in single precision, and what genes share in double.
-    blocks = [in_single(block) for block in split_by_sgrnas(whole, PART_CELLS)]
-    with one_thread():
-        return _SweptFitter(structure, blocks, screen, dtype, seed, progress).fit(draws, max_sweeps or SETTLE, init)
+        raise VihierError(f"{what}: {size}, {why}; give --draws {most} or fewer{or_else}")
 
 
-class _SweptFitter:
-    """One fit: the blocks, and the random streams."""
+class SweptFitter:
+    """One fit: the blocks, what sweeps them (`make_sweeper(random)`; see `Sweeper`), and the random streams."""
 
     def __init__(
         self,
         structure: Structure,
         blocks: Sequence[Block],
+        make_sweeper: Callable[[Callable[..., torch.Generator]], Sweeper],
         screen: Screen,
         dtype: torch.dtype,
         seed: int,
         progress: Progress,
     ) -> None:
         self.structure, self.blocks, self.seed, self.progress = structure, blocks, seed, progress
+        self.make_sweeper = make_sweeper
         plates = {plate for scale in structure.scales for plate in scale.plates} | {"gene"}
         self.sizes = {p: screen.n_genes if p == "gene" else blocks[0].batch.size_of(p) for p in plates}
         self.n_sgrnas, self.n_rows = screen.n_sgrnas, screen.n_rows
@@ -234,8 +247,7 @@ class _SweptFitter:
         fewest, most = SETTLING_CHAINS
         chains = max(fewest, min(most, SETTLING // self.cells))
         theta = self._start(chains, init)
-        sweeper = Sweeper(self.structure, self.blocks, lambda *keys: self._random("start", *keys))
-        assert sweeper.rows is not None
+        sweeper = self.make_sweeper(lambda *keys: self._random("start", *keys))
         counted, densities = [], []
         self.progress.start("settle", n_sweeps)
         for sweep in range(n_sweeps):
@@ -256,7 +268,7 @@ class _SweptFitter:
         for parameter in guide.parameters():
             parameter.requires_grad_(False)
         history = {"step": np.arange(1, n_sweeps + 1), "log_density_per_row": np.array(densities)}
-        return guide, sweeper.rows.weights, history
+        return guide, [] if sweeper.rows is None else sweeper.rows.weights, history
 
     def _draw_chunk(
         self, number: int, n: int, n_kept: int, guide: ScaleGuide, weights: Sequence[Tensor | None]
@@ -268,10 +280,10 @@ class _SweptFitter:
         theta = (
             theta | guide.sample_genes(noise, standard, torch.arange(self.sizes["gene"], device=self.like.device))[0]
         )
-        sweeper = Sweeper(self.structure, self.blocks, lambda *keys: self._random("draws", number, *keys))
-        assert sweeper.rows is not None
-        chains = [torch.arange(n, device=self.like.device) % x.shape[1] if x is not None else None for x in weights]
-        sweeper.rows.start_from([x if x is None else x[:, at] for x, at in zip(weights, chains, strict=True)])
+        sweeper = self.make_sweeper(lambda *keys: self._random("draws", number, *keys))
+        if sweeper.rows is not None:
+            chains = [torch.arange(n, device=self.like.device) % x.shape[1] if x is not None else None for x in weights]
+            sweeper.rows.start_from([x if x is None else x[:, at] for x, at in zip(weights, chains, strict=True)])
         for _ in range(BURN_IN):
             theta = sweeper.sweep(theta)
         kept = []

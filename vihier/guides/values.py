@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from vihier.guides.block import Block, Theta, align, plates_of
+from vihier.guides.mixed_model import is_shared
 from vihier.guides.structure import Location, Plates, Structure, index_of, to_program
-
-SHARED_PLATES = ((), ("lineage",), ("line",))
 
 
 def locations_of(structure: Structure, shared: bool) -> list[Location]:
     """Return the locations shared by genes, or those of genes, parents first."""
-    return [location for location in structure.locations if (location.plates in SHARED_PLATES) == shared]
+    return [location for location in structure.locations if is_shared(location.plates) == shared]
 
 
 def unpad(values: Tensor, block: Block) -> Tensor:

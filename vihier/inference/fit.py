@@ -206,6 +206,7 @@ class _Run:
     init: EarlierFit | None
     batch_size: int | None
     sites: Sites
+    streamed: bool
     screen_hash: str
     config: str
 
@@ -229,7 +230,7 @@ class _Run:
         size = asked.batch_size
         if size is None and asked.guide != "structured":
             size = min(ROWS_IN_PART, screen.n_rows) if asked.batch == "rows" else genes_in_block(screen)
-        run = cls(asked, program, screen, device, chosen, earlier, size, sites, _hash(screen, read), "")
+        run = cls(asked, program, screen, device, chosen, earlier, size, sites, streamed, _hash(screen, read), "")
         return replace(run, config=to_toml(run._settings()))
 
     def _settings(self) -> dict[str, Any]:
@@ -245,7 +246,7 @@ class _Run:
         settings |= {"draws": asked.draws, "seed": asked.seed, "device": self.device.type}
         settings |= {"dtype": str(self.dtype).removeprefix("torch."), "batch": asked.batch}
         settings |= {"batch_size": self.batch_size, "max_steps": asked.max_steps}
-        if is_streamed(self.screen, asked, self.program):
+        if self.streamed:
             settings["draws_disk_gb"] = float(asked.draws_disk_gb)
         if self.init is not None:
             settings |= {"init": str(self.init.posterior.path), "init_created_at": self.init.created_at}
@@ -254,7 +255,7 @@ class _Run:
     def write(self, path: Path) -> None:
         """Fit, and write the file."""
         asked, program = self.asked, self.program
-        if is_streamed(self.screen, asked, self.program):
+        if self.streamed:
             self._write_streamed(path)
             return
         assert isinstance(self.screen, Screen)
@@ -368,12 +369,19 @@ class _Run:
 def is_streamed(screen: Screen | ScreenStore, request: FitRequest, program: Program) -> bool:
     """Whether a screen is so large that a fit of it passes over its blocks instead of holding them.
 
-    Rows that are not Normal with one noise scale are held.
+    Rows that are not Normal with one noise scale are held, and those that have covariates.
     """
     from vihier.guides.structured_fit import SWEPT_UP_TO
 
     large = screen.n_genes * screen.n_lines > SWEPT_UP_TO
-    return request.guide == "structured" and large and program.likelihood.is_plain
+    if not (request.guide == "structured" and large and program.likelihood.is_plain):
+        return False
+    from vihier.guides.structure import read_structure
+
+    probe = GeneBlocks(screen, 2, "cpu", torch.float64)[0]
+    with run_on(torch.device("cpu"), torch.float64):
+        columns_read(program.model, probe)
+        return read_structure(program.model, probe).design is None
 
 
 def _hash(screen: Screen | ScreenStore, read: tuple[str, ...]) -> str:

@@ -104,7 +104,7 @@ class StreamedRun:
         probe = GeneBlocks(self.screen, 2, "cpu", torch.float64)[0]
         with run_on(torch.device("cpu"), torch.float64):
             structure = read_structure(self.program.model, probe)
-            if not structure.is_plain:
+            if not structure.is_plain or structure.design is not None:
                 raise refusal(structure.observed, "a screen this large needs Normal rows of one noise scale")
             plan = DrawPlan.of(self.program, self.sites, self.screen, probe)
         if not self.program.known:  # it may treat other genes than the two that were looked at in another way

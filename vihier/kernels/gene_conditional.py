@@ -187,3 +187,56 @@ def student_cells(
         torch.lgamma((freedom + 1) / 2) - torch.lgamma(freedom / 2) - 0.5 * (freedom * math.pi).log() - scale.log()
     )
     return torch.stack(found).logsumexp(0) + mean.new_zeros(n_cells, y.shape[1]).index_add(0, cell, constant)
+
+
+@dataclass(frozen=True)
+class RowDesign:
+    """A gene's rows as sums of coefficients times covariates: d's [n, D]; e's [n] and each row's line [n], or None."""
+
+    dense: Tensor
+    leaf: Tensor | None
+    line: Tensor
+
+    def conditional(self, sd: Tensor, leaf: Tensor | None, weight: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance, [n, N], of each row's mean given all rows of the gene.
+
+        Parameters
+        ----------
+        sd : Tensor
+            Prior sds of d, [D, N].
+        leaf : Tensor or None
+            Prior variance of e in each line, [C, N].
+        weight, y : Tensor
+            Precision of each row's noise, and the row less what genes share, [n, N].
+        """
+        parts = []
+        for start in range(0, weight.shape[1], DRAWS_AT_ONCE):
+            at = slice(start, start + DRAWS_AT_ONCE)
+            parts.append(self._conditional(sd[:, at], None if leaf is None else leaf[:, at], weight[:, at], y[:, at]))
+        means, variances = zip(*parts, strict=True)
+        return torch.cat(means, 1), torch.cat(variances, 1)
+
+    def _conditional(self, sd: Tensor, leaf: Tensor | None, weight: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        x, by_draw = self.dense, weight.T
+        precision = (x.T * by_draw[:, None]) @ x
+        rhs = (by_draw * y.T) @ x
+        direction = x.expand(weight.shape[1], -1, -1)
+        mean, variance = torch.zeros_like(by_draw), torch.zeros_like(by_draw)
+        if leaf is not None:
+            assert self.leaf is not None
+            in_line = torch.nn.functional.one_hot(self.line, len(leaf)).to(x) * self.leaf[:, None]
+            spread = leaf.T / (1 + leaf.T * (by_draw @ in_line.square()))
+            of_line = (in_line.T * by_draw[:, None]) @ x
+            pulled = (by_draw * y.T) @ in_line
+            precision = precision - (spread[..., None] * of_line).mT @ of_line
+            rhs = rhs - ((spread * pulled)[:, None] @ of_line)[:, 0]
+            own = self.leaf * spread[:, self.line]
+            direction = direction - own[..., None] * of_line[:, self.line]
+            mean, variance = own * pulled[:, self.line], own * self.leaf
+        scale = sd.T
+        whitened = scale[:, :, None] * precision * scale[:, None] + torch.eye(x.shape[1], dtype=x.dtype)
+        chol = torch.linalg.cholesky(whitened)
+        d = scale * torch.cholesky_solve((scale * rhs)[..., None], chol)[..., 0]
+        half = torch.linalg.solve_triangular(chol, (direction * scale[:, None]).mT, upper=False)
+        mean = mean + (direction @ d[..., None])[..., 0]
+        return mean.T, (variance + half.square().sum(1)).T

@@ -124,6 +124,8 @@ class Batch:
         """
         if plate == "lineage":
             return self.lineage_of_line[self.line]
+        if plate == "line_screen" and self.replicate is not None:
+            return self.line_screen_of_replicate[self.replicate]
         of_row = {"gene": self.gene, "sgrna": self.sgrna, "line": self.line, "replicate": self.replicate}
         codes = of_row[plate] if plate in of_row else self.covariates[plate]
         if codes is None or (len(codes) and bool((codes < 0).any())):

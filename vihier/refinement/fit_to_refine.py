@@ -66,6 +66,11 @@ class FitToRefine:
         with run_on(CPU, torch.float64):
             screen, probe = _screen_of(post, screen, program)
             structure = read_structure(program.model, probe)
+            if structure.design is not None:
+                raise VihierError(
+                    f"{post.path}: model {program.name!r} has covariates, or tables by screen or batch, in the mean of "
+                    "rows, which refine does not take; its draws come from exact sweeps, see 'vihier check'"
+                )
             if not structure.is_plain:
                 raise VihierError(
                     f"{post.path}: its rows are {program.likelihood.label}, and only with Normal rows of one noise can "

@@ -1,0 +1,214 @@
+"""Programs whose rows have covariates, or tables by screen and batch: read off, exact, and swept exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from dense_model import CPU, F64, dense_model, random_log_scales, whole
+from design_programs import DESIGNS, covariate_screen
+from torch import Tensor
+from unit_noise import UnitNoise
+
+import vihier.guides.design_chains
+import vihier.guides.design_sweeps
+import vihier.guides.deviations
+import vihier.guides.gene_chains
+import vihier.guides.interweave
+from vihier.guides.block import Theta, make_block
+from vihier.guides.design_block import SharedLayout, design_block
+from vihier.guides.design_sweeps import DesignSweeper
+from vihier.guides.evidence import gene_log_prior, global_log_prior
+from vihier.guides.mixed_model import Structure, log_joint
+from vihier.guides.structure import check_structure, read_structure
+from vihier.guides.values import centre, locations_of, to_sites, unpad
+from vihier.inference.batches import GeneBlocks
+from vihier.inference.device import generator
+from vihier.kernels.bordered import factor
+from vihier.models.batch import Batch
+
+SCREEN = covariate_screen()
+PROBE = GeneBlocks(SCREEN, 2, CPU, F64)[0]
+Model = Callable[[Batch], object]
+
+
+def sweeper_of(structure: Structure, genes_in_block: int = 3, seed: int = 1) -> DesignSweeper:
+    layout = SharedLayout.of(structure, whole(SCREEN))
+    blocks = GeneBlocks(SCREEN, genes_in_block, CPU, F64)
+    designs = [design_block(structure, batch, layout) for batch in blocks]
+    return DesignSweeper(structure, designs, layout, lambda *keys: generator(CPU, seed, *keys))
+
+
+def deviations_of(sweeper: DesignSweeper) -> Theta:
+    """Deviations of every location over the whole screen, as the last sweep left them, draws last."""
+    found: Theta = dict(sweeper.shared)
+    for location in locations_of(sweeper.structure, False):
+        sgrnas = location.plates == ("sgrna",)
+        for part in sweeper.parts:
+            values, batch = part.deviations[location.name], part.block.batch
+            values = unpad(values, part.block) if sgrnas else values
+            size = batch.n_sgrnas if sgrnas else batch.n_genes
+            at = batch.sgrna_idx if sgrnas else batch.gene_idx
+            found.setdefault(location.name, values.new_zeros(size, *values.shape[1:]))[at] = values
+    return found
+
+
+def evidence(sweeper: DesignSweeper, theta: Theta) -> Tensor:
+    """Log p(rows | scales), every location integrated out."""
+    at_zero, precision, rhs = sweeper.collapse(theta)
+    if not sweeper.layout.size:
+        return at_zero
+    return at_zero + factor(precision, rhs, sweeper._scale(theta, sweeper.layout.tables).T).log_evidence
+
+
+def log_prior(sweeper: DesignSweeper, theta: Theta) -> Tensor:
+    total = global_log_prior(sweeper.structure, theta, sweeper.block)
+    if sweeper.parts[0].own_scales:
+        for part, at in zip(sweeper.parts, sweeper._of_parts(theta), strict=True):
+            total = total + gene_log_prior(sweeper.structure, at, part.block).sum(0)
+    return total
+
+
+def test_what_rows_move_with_is_read_off_the_program() -> None:
+    structure = read_structure(DESIGNS["slopes"], PROBE)
+    found = {x.name: (x.plates, x.reach, x.design) for x in structure.locations}
+    assert found["line_mean"] == (("line",), -2.0, "")
+    # The mean of gene_slope is slope: rows move alike with both, by copy number plus half of expression.
+    assert found["slope"] == ((), 1.0, "slope")
+    assert found["gene_slope"] == (("gene",), 1.0, "slope")
+    assert found["expr_slope"] == (("gene", "lineage"), 1.0, "expr_slope")
+    assert structure.design is not None
+    designs, offset = structure.design.of(whole(SCREEN))
+    x = whole(SCREEN).covariates
+    expected = {
+        "slope": x["copy_number"] + 0.5 * x["rna_expr"],
+        "expr_slope": x["rna_expr"],
+        "line_slope": x["copy_number"],
+        "purity_slope": x["purity"],
+        "gene_days": 0.5 * x["days"],
+    }
+    assert set(designs) == set(expected)
+    for name, values in expected.items():
+        torch.testing.assert_close(designs[name], values, atol=1e-12, rtol=0)
+    # Offsets of priors come with their reach: top 0.3, slope 0.1 and purity 0.2.
+    mean = 0.1 + 0.3 * x["days"] + 0.3 + 0.1 * expected["slope"] + 0.2 * x["purity"]
+    torch.testing.assert_close(offset, mean, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_evidence_is_that_of_a_dense_normal(name: str) -> None:
+    model, batch = DESIGNS[name], whole(SCREEN)
+    structure = read_structure(model, PROBE)
+    check_structure(structure, model, batch)
+    theta = random_log_scales(model, batch, 3)
+    sweeper = sweeper_of(structure)
+    mine, prior = evidence(sweeper, theta), log_prior(sweeper, theta)
+    for draw in range(3):
+        dense = dense_model(model, batch, {site: value[..., draw] for site, value in theta.items()})
+        # Float64 throughout.
+        assert float(mine[draw]) == pytest.approx(float(dense.log_evidence), abs=1e-9)
+        assert float(prior[draw]) == pytest.approx(float(dense.log_prior), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_a_sweep_with_scales_held_draws_from_the_dense_posterior(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shared tables, then the genes' given them, then both again: mean and covariance of all locations."""
+    model, batch = DESIGNS[name], whole(SCREEN)
+    structure = read_structure(model, PROBE)
+    one = random_log_scales(model, batch, 1)
+    held = lambda density, start, random, width=0.0: start  # noqa: E731
+    for module in (vihier.guides.interweave, vihier.guides.gene_chains, vihier.guides.design_sweeps):
+        monkeypatch.setattr(module, "slice_sample", held)
+    # One block after the other, so that the noise comes in order.
+    monkeypatch.setattr(vihier.guides.interweave, "in_threads", lambda function, items, _: map(function, items))
+
+    def sweep(n: int) -> tuple[Theta, int]:
+        noise = UnitNoise(n)
+        for module in (vihier.guides.deviations, vihier.guides.design_chains, vihier.guides.design_sweeps):
+            monkeypatch.setattr(module, "normal_like", noise)
+        sweeper = sweeper_of(structure)
+        sweeper.sweep({site: value.expand(*value.shape[:-1], n) for site, value in one.items()})
+        return deviations_of(sweeper), noise.used
+
+    n = 1 + sweep(997)[1]
+    drawn, _ = sweep(n)
+    block = make_block(structure, batch)
+    sites = to_sites(structure, centre(structure, structure.locations, drawn, {}, block))
+    dense = dense_model(model, batch, {site: value[..., 0] for site, value in one.items()})
+    flat = torch.cat([sites[site].reshape(n, -1) for site in dense.shapes], 1)
+    root = flat[1:] - flat[:1]
+    torch.testing.assert_close(flat[0], dense.mean, atol=1e-9, rtol=0)
+    torch.testing.assert_close(root.T @ root, dense.covariance, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_the_log_density_of_a_state_is_that_of_the_program(name: str) -> None:
+    """What sweeps leave behind hangs together: rows' residuals, kept up to date by every move, and all sites."""
+    structure = read_structure(DESIGNS[name], PROBE)
+    theta = random_log_scales(DESIGNS[name], whole(SCREEN), 3)
+    sweeper = sweeper_of(structure)
+    for _ in range(3):
+        theta = sweeper.sweep(theta)
+    block = make_block(structure, whole(SCREEN))
+    values = centre(structure, structure.locations, deviations_of(sweeper), {}, block)
+    values |= {name: value.exp() for name, value in theta.items()}
+    mine = sweeper.log_joint(theta)
+    for draw in range(3):
+        at = {name: value[..., draw] for name, value in values.items()}
+        logs = sum(float(value[..., draw].sum()) for value in theta.values())
+        assert float(mine[draw]) == pytest.approx(float(log_joint(structure, at, whole(SCREEN))) + logs, abs=1e-8)
+
+
+def few_scales(batch: Batch) -> None:
+    """A scale of each kind of move: the rows', of genes' slopes, of lines' slopes, of batches."""
+    sigma = pyro.sample("sigma", dist.HalfNormal(1.0))
+    slope_sd, line_sd, batch_sd = (pyro.sample(x, dist.HalfNormal(1.0)) for x in ("slope_sd", "line_sd", "batch_sd"))
+    top = pyro.sample("top", dist.Normal(0.0, 1.0))
+    lines = pyro.plate("line", batch.n_lines, dim=-1)
+    with lines:
+        line_slope = pyro.sample("line_slope", dist.Normal(0.0, line_sd))
+    with pyro.plate("p_dna_batch", batch.size_of("p_dna_batch"), dim=-1):
+        of_batch = pyro.sample("batch_mean", dist.Normal(0.0, batch_sd))
+    with batch.local():
+        genes = pyro.plate("gene", len(batch.gene_idx), dim=-2)
+        with genes:
+            gene_slope = pyro.sample("gene_slope", dist.Normal(top, slope_sd))
+        with genes, lines:
+            pair = pyro.sample("pair", dist.Normal(0.0, 0.3))
+        with pyro.plate("row", len(batch.gene), dim=-1):
+            copies, days = batch.covariates["copy_number"], batch.covariates["days"]
+            mean = pair[batch.gene, batch.line] + of_batch[batch.rows_in("p_dna_batch")]
+            mean = mean + copies * gene_slope[batch.gene, 0] + days * line_slope[batch.line]
+            pyro.sample("lfc", dist.Normal(mean, sigma), obs=batch.lfc)
+
+
+def test_sweeps_reach_the_posterior_of_the_scales() -> None:
+    """Beside importance sampling with the closed-form evidence, which a dense Normal agrees with."""
+    structure = read_structure(few_scales, PROBE)
+    sweeper = sweeper_of(structure)
+    names = [scale.name for scale in structure.scales]
+    random = torch.Generator().manual_seed(0)
+    theta = {name: 0.3 * torch.randn(200, generator=random, dtype=F64) - 1 for name in names}
+    kept = []
+    for sweep in range(60):
+        theta = sweeper.sweep(theta)
+        if sweep >= 20:
+            kept.append(torch.stack([theta[name] for name in names], -1))
+    draws = torch.cat(kept)
+    # A wide Student-t around them, whose weights are the posterior's.
+    chol = torch.linalg.cholesky(torch.cov(draws.T))
+    normal = torch.randn(6000, len(names), generator=random, dtype=F64)
+    spread = 1.2 * (5 / (2 * torch._standard_gamma(torch.full((6000, 1), 2.5, dtype=F64), generator=random))).sqrt()
+    points = draws.mean(0) + (normal * spread) @ chol.T
+    proposal = dist.MultivariateStudentT(5.0, draws.mean(0), 1.2 * chol).log_prob(points)
+    at = {name: points[:, i].contiguous() for i, name in enumerate(names)}
+    weights = torch.softmax(evidence(sweeper, at) + log_prior(sweeper, at) - proposal, 0)
+    assert float(1 / weights.square().sum()) > 1000  # of 6,000: the comparison below has some 3 % of an sd of its own
+    mean = (weights[:, None] * points).sum(0)
+    sd = (weights[:, None] * (points - mean).square()).sum(0).sqrt()
+    # 8,000 draws of 200 chains: an error of some 0.03 sd, as that of the weights.
+    torch.testing.assert_close(draws.mean(0) / sd, mean / sd, atol=0.12, rtol=0)
+    torch.testing.assert_close(draws.std(0), sd, atol=0, rtol=0.08)

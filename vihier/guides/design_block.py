@@ -1,0 +1,274 @@
+"""A gene block of a program whose rows have covariates, or tables beyond those of `vihier.kernels.elimination`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+
+import torch
+from torch import Tensor
+
+from vihier.guides.block import Block, Theta, make_block, table_variance
+from vihier.guides.deviations import Normals, split_table
+from vihier.guides.mixed_model import Plates, Structure, is_shared
+from vihier.kernels.design import DesignData, PooledLeaf
+from vihier.models.batch import Batch
+
+LEAF: Plates = ("gene", "line")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of locations that rows move with alike, and which columns its elements are."""
+
+    plates: Plates
+    design: str
+    columns: slice
+
+    def variance(self, structure: Structure, theta: Theta, block: Block) -> Tensor:
+        """Return what its locations together give the mean of a row whose design is 1, over its elements."""
+        found = table_variance(structure, self.plates, theta, block, self.design)
+        assert found is not None
+        return found
+
+
+@dataclass(frozen=True)
+class SharedLayout:
+    """Columns of what genes share.
+
+    Attributes
+    ----------
+    lines, border : tuple of Table
+        Tables over lines, and all others.
+    columns : Tensor
+        Which columns the rows of each line have, int64, [C, s], the line's own first; `size` where there are fewer.
+    """
+
+    lines: tuple[Table, ...]
+    border: tuple[Table, ...]
+    columns: Tensor
+    size: int
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """All of them, in the order of their columns."""
+        return (*self.lines, *self.border)
+
+    @classmethod
+    def of(cls, structure: Structure, batch: Batch) -> SharedLayout:
+        """Lay out a structure's shared tables; `batch` is the whole screen."""
+        keys = [key for key in structure.tables if is_shared(key[0])]
+        keys.sort(key=lambda key: key[0] != ("line",))
+        tables, start = [], 0
+        for plates, design in keys:
+            size = batch.size_of(plates[0]) if plates else 1
+            tables.append(Table(plates, design, slice(start, start + size)))
+            start += size
+        n_lines, device = batch.n_lines, batch.gene.device
+        seen = torch.zeros(n_lines, start, dtype=torch.bool, device=device)
+        for table in tables:
+            seen[batch.line, table.columns.start + _element(table, batch)] = True
+            if table.plates == ("line",):  # also of lines without a row
+                every = torch.arange(n_lines, device=device)
+                seen[every, table.columns.start + every] = True
+        of_line = [row.nonzero()[:, 0] for row in seen]
+        width = max((len(x) for x in of_line), default=0)
+        columns = torch.full((n_lines, width), start, dtype=torch.long, device=device)
+        for line, found in enumerate(of_line):
+            columns[line, : len(found)] = found
+        lines = tuple(table for table in tables if table.plates == ("line",))
+        return cls(lines, tuple(tables[len(lines) :]), columns, start)
+
+    def scale(self, structure: Structure, theta: Theta, block: Block) -> Tensor:
+        """Prior sds of all columns, [P, N]."""
+        n_draws = next(iter(theta.values())).shape[-1]
+        parts = [
+            table.variance(structure, theta, block).sqrt().expand(_size(table), n_draws)
+            if table.plates
+            else table.variance(structure, theta, block).sqrt()[None]
+            for table in self.tables
+        ]
+        return torch.cat([*parts, block.data.square.new_zeros(0, n_draws)])
+
+    def split(self, structure: Structure, theta: Theta, block: Block, totals: Tensor, random: Normals) -> Theta:
+        """Split totals, [P, N], into the deviations of their locations."""
+        found: Theta = {}
+        for table in self.tables:
+            part = totals[table.columns]
+            total = part if table.plates else part[0]
+            found |= split_table(structure, table.plates, theta, block, total, random, table.design)
+        return found
+
+    def join(self, structure: Structure, deviations: Theta) -> Tensor | None:
+        """Add the deviations of shared locations up to the columns, [P, N]; None where there are none."""
+        parts = []
+        for table in self.tables:
+            members = structure.table(table.plates, table.design)
+            total = reduce(add, (location.reach * deviations[location.name] for location in members))
+            parts.append(total if table.plates else total[None])
+        return torch.cat(parts) if parts else None
+
+
+def _size(table: Table) -> int:
+    return table.columns.stop - table.columns.start
+
+
+def _element(table: Table, batch: Batch) -> Tensor:
+    """Which element of a shared table, or of what it has beside genes, each row is in."""
+    plates = tuple(plate for plate in table.plates if plate != "gene")
+    return batch.rows_in(plates[0]) if plates else torch.zeros_like(batch.gene)
+
+
+@dataclass(frozen=True)
+class DesignBlock:
+    """A block of genes, its tables, and the sums over its rows.
+
+    `local` are the genes' own tables but the leaf, which is that over genes and lines, None where there is none;
+    `size` is D.
+    """
+
+    block: Block
+    local: tuple[Table, ...]
+    leaf: Table | None
+    size: int
+    data: DesignData
+    pool: PooledLeaf
+
+    def scale(self, structure: Structure, theta: Theta) -> Tensor:
+        """Prior sds of d, [B, D, N]."""
+        n_genes, n_draws = len(self.data.square), next(iter(theta.values())).shape[-1]
+        parts = [self.data.square.new_zeros(n_genes, 0, n_draws)]
+        for table in self.local:
+            sd = table.variance(structure, theta, self.block).sqrt()
+            sd = sd[:, None] if table.plates == ("gene",) else sd
+            parts.append(sd.expand(n_genes, _size(table), n_draws))
+        return torch.cat(parts, 1)
+
+    def leaf_variance(self, structure: Structure, theta: Theta) -> Tensor | None:
+        """Prior variance of e, [B or 1, C or 1, N]."""
+        return None if self.leaf is None else self.leaf.variance(structure, theta, self.block)
+
+    def split(self, structure: Structure, theta: Theta, dense: Tensor, leaf: Tensor | None, random: Normals) -> Theta:
+        """Split d, [B, D, N], and e, [B, C, N], into the deviations of their locations; sgRNAs padded."""
+        found: Theta = {}
+        for table in self.local:
+            part = dense[:, table.columns]
+            total = part[:, 0] if table.plates == ("gene",) else part
+            found |= split_table(structure, table.plates, theta, self.block, total, random, table.design)
+        if self.leaf is not None:
+            assert leaf is not None
+            found |= split_table(structure, LEAF, theta, self.block, leaf, random, self.leaf.design)
+        return found
+
+
+def design_block(structure: Structure, batch: Batch, shared: SharedLayout) -> DesignBlock:
+    """Sum the rows of a batch of whole genes into what elimination needs; in float64."""
+    assert structure.design is not None and batch.lfc is not None
+    block = make_block(structure, batch)
+    keys = [key for key in structure.tables if not is_shared(key[0])]
+    leaves = sorted((key for key in keys if key[0] == LEAF), key=lambda key: key[1] != "")
+    leaf = Table(*leaves[0], slice(0, batch.n_lines)) if leaves else None
+    local, start = [], 0
+    for plates, design in keys:
+        if leaf is not None and (plates, design) == (leaf.plates, leaf.design):
+            continue
+        size = block.filled.shape[1] if plates == ("sgrna",) else 1
+        if len(plates) > 1:
+            size = batch.size_of(plates[1])
+        local.append(Table(plates, design, slice(start, start + size)))
+        start += size
+    rows = _DesignRows.of(structure, batch, block, tuple(local), leaf, shared)
+    data = rows.summed(block, start, shared)
+    return DesignBlock(block, tuple(local), leaf, start, data, PooledLeaf(data))
+
+
+Entries = tuple[Tensor, Tensor]
+"""A table's column that each row is in, [n], and the row's design there, [n]."""
+
+
+@dataclass(frozen=True)
+class _DesignRows:
+    """The rows of a block: what they measure less the constants of their means, and their entries in each table."""
+
+    batch: Batch
+    value: Tensor
+    local: tuple[Entries, ...]
+    shared: tuple[Entries, ...]
+    leaf: Tensor | None
+
+    @classmethod
+    def of(
+        cls,
+        structure: Structure,
+        batch: Batch,
+        block: Block,
+        local: Sequence[Table],
+        leaf: Table | None,
+        shared: SharedLayout,
+    ) -> _DesignRows:
+        assert structure.design is not None and batch.lfc is not None
+        designs, offset = structure.design.of(batch)
+        designs[""] = torch.ones_like(offset)
+
+        def entries(table: Table) -> Entries:
+            element = block.slot[batch.sgrna] if table.plates == ("sgrna",) else _element(table, batch)
+            return table.columns.start + element, designs[table.design]
+
+        return cls(
+            batch,
+            batch.lfc.double() - offset,
+            tuple(entries(table) for table in local),
+            tuple(entries(table) for table in shared.tables),
+            None if leaf is None else designs[leaf.design],
+        )
+
+    def summed(self, block: Block, size: int, shared: SharedLayout) -> DesignData:
+        """Sum products of the rows' entries; `size` is D."""
+        batch, y, n_shared = self.batch, self.value, shared.size
+        n_genes, n_lines = len(batch.gene_idx), batch.n_lines
+        z = torch.zeros_like(y) if self.leaf is None else self.leaf
+        cell = batch.gene * n_lines + batch.line
+        width = shared.columns.shape[1]
+        # Place of each column among those of its line.
+        place = torch.zeros(n_lines, n_shared + 1, dtype=torch.long, device=y.device)
+        place.scatter_(1, shared.columns, torch.arange(width, device=y.device).expand(n_lines, -1))
+
+        def total(index: Tensor, values: Tensor, *shape: int) -> Tensor:
+            return y.new_zeros(torch.Size(shape).numel()).index_add_(0, index, values).reshape(shape)
+
+        gram, dense = y.new_zeros(n_genes, size, size), y.new_zeros(n_genes, size)
+        cross = y.new_zeros(n_genes, n_lines, size)
+        shared_cross = y.new_zeros(n_genes, size, n_shared)
+        for column, x in self.local:
+            at = batch.gene * size + column
+            dense += total(at, x * y, n_genes, size)
+            cross += total(cell * size + column, x * z, n_genes, n_lines, size)
+            for other, value in self.local:
+                gram += total(at * size + other, x * value, n_genes, size, size)
+            for other, value in self.shared:
+                shared_cross += total(at * n_shared + other, x * value, n_genes, size, n_shared)
+        leaf_shared = y.new_zeros(n_genes, n_lines, width)
+        shared_gram, shared_total = y.new_zeros(n_lines, width, width), y.new_zeros(n_lines, width)
+        for column, x in self.shared:
+            position = place[batch.line, column]
+            leaf_shared += total(cell * width + position, x * z, n_genes, n_lines, width)
+            at = batch.line * width + position
+            shared_total += total(at, x * y, n_lines, width)
+            for other, value in self.shared:
+                shared_gram += total(at * width + place[batch.line, other], x * value, n_lines, width, width)
+        return DesignData(
+            gram=gram,
+            total=dense,
+            square=total(batch.gene, y * y, n_genes),
+            count=total(batch.gene, torch.ones_like(y), n_genes),
+            leaf_weight=total(cell, z * z, n_genes, n_lines),
+            leaf_total=total(cell, z * y, n_genes, n_lines),
+            leaf_cross=cross,
+            shared_cross=shared_cross,
+            columns=shared.columns,
+            leaf_shared=leaf_shared,
+            shared_gram=shared_gram,
+            shared_total=shared_total,
+        )

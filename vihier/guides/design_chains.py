@@ -1,0 +1,164 @@
+"""One gene block's side of the sweeps where rows have covariates; `vihier.guides.gene_chains` is what is common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from vihier.guides.block import Theta, noise_variance
+from vihier.guides.design_block import DesignBlock, SharedLayout, Table
+from vihier.guides.deviations import normal_like
+from vihier.guides.gene_chains import GeneChains, sum_to
+from vihier.guides.mixed_model import Location, Scale, Structure
+from vihier.kernels.design import Eliminated, Said, draw_leaf, eliminate, rest_of, said_given_dense
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A shift of a table of genes up and of a shared table down by as much, which rows do not notice.
+
+    `local` is among a block's tables; both have the same design, and the elements of `shared` are what `local` has
+    beside genes or sgRNAs, or it has one element.
+    """
+
+    local: tuple[tuple[str, ...], str]
+    shared: Table
+
+
+def shifts_of(structure: Structure, layout: SharedLayout) -> list[Shift]:
+    """Return one shift for each shared table that has a table of genes to shift against."""
+    found = []
+    local = [key for key in structure.tables if key[0][:1] in (("gene",), ("sgrna",))]
+    for shared in layout.tables:
+        if shared.plates:
+            against: list[tuple[str, ...]] = [("gene", *shared.plates)]
+        else:
+            crossed = [plates for plates, design in local if design == shared.design and len(plates) > 1]
+            against = [("gene",), ("sgrna",), *crossed]
+        keys = [(plates, shared.design) for plates in against if (plates, shared.design) in local]
+        keys = [key for key in keys if key[0] != ("gene", "line")]
+        if keys:
+            found.append(Shift(keys[0], shared))
+    return found
+
+
+class DesignChains(GeneChains):
+    """The chains' state for the genes of one block.
+
+    Attributes
+    ----------
+    dense, leaf : Tensor
+        d, [B, D, N], and e, [B, C, N].
+    dense_left, leaf_left : Tensor
+        What all locations leave of the rows, summed with the rows' designs: x' and z of it.
+    """
+
+    def __init__(
+        self, structure: Structure, design: DesignBlock, shifts: list[Shift], generator: torch.Generator
+    ) -> None:
+        super().__init__(structure, design.block, generator)
+        self.tree_scales = []
+        self.design, self.stats, self.shifts = design, design.data, shifts
+        self.dense: Tensor
+        self.leaf: Tensor
+        self.dense_left: Tensor
+        self.leaf_left: Tensor
+        self.shared_totals: Tensor | None = None
+        self._given: Eliminated
+
+    def eliminate(self, theta: Theta, shared: Tensor | None) -> Eliminated:
+        """Integrate e out and factor d given the scales and u, [P, N]."""
+        noise = noise_variance(self.structure, theta, self.block)
+        scale, leaf = self.design.scale(self.structure, theta), self.design.leaf_variance(self.structure, theta)
+        return eliminate(self.stats, self.design.pool, noise, scale, leaf, shared)
+
+    def draw_coefficients(self, theta: Theta, shared: Tensor | None) -> Said:
+        """Draw d given u, [P, N], with e integrated out; return what it says of u."""
+        given = self.eliminate(theta, shared)
+        self._given = given
+        self.dense = given.draw(normal_like(given.solution, self.generator))
+        noise = noise_variance(self.structure, theta, self.block)
+        said = said_given_dense(self.stats, given, noise, self.dense)
+        precisions, pulls = [], []
+        for shift in self.shifts:
+            table = self._table(shift.local)
+            weight = given.scale.mT[:, table.columns].square().reciprocal()
+            if table.plates == ("sgrna",):
+                weight = weight * self.block.filled[..., None]
+            parts = weight.sum(0), (weight * self.dense[:, table.columns]).sum(0)
+            if not shift.shared.plates:
+                parts = tuple(part.sum(0, keepdim=True) for part in parts)  # type: ignore[assignment]
+            precisions.append(parts[0])
+            pulls.append(parts[1])
+        return replace(said, level_precision=tuple(precisions), level_pull=tuple(pulls))
+
+    def _table(self, key: tuple[tuple[str, ...], str]) -> Table:
+        return next(table for table in self.design.local if (table.plates, table.design) == key)
+
+    def draw_rest(self, theta: Theta, shared: Tensor | None, shifts: list[Tensor]) -> None:
+        """Shift d, draw e given the new u, and work out what they leave."""
+        given, data = self._given, self.stats
+        del self._given
+        for shift, by in zip(self.shifts, shifts, strict=True):
+            self.dense[:, self._table(shift.local).columns] += by
+        self.shared_totals = shared
+        rest = rest_of(data, shared, self.dense.shape[-1])
+        left = rest.leaf - data.leaf_cross @ self.dense
+        leaf = self.design.leaf_variance(self.structure, theta)
+        self.leaf = torch.zeros_like(left)
+        if leaf is not None:
+            noise = noise_variance(self.structure, theta, self.block)
+            self.leaf = draw_leaf(given, leaf, noise, left, normal_like(left, self.generator))
+        self.leaf_left = left - data.leaf_weight[..., None] * self.leaf
+        self.dense_left = rest.dense - data.gram @ self.dense - data.leaf_cross.mT @ self.leaf
+        self.deviations = self.design.split(self.structure, theta, self.dense, self.leaf, self.generator)
+        self._squares = {}
+
+    def residual_squares(self) -> Tensor:
+        """Sum of the rows' squared residuals, [N]."""
+        data, shared = self.stats, self.shared_totals
+        total = data.square.sum()
+        rest = rest_of(data, shared, self.dense.shape[-1])
+        if shared is not None:
+            of_lines = data.of_lines(shared)
+            pulled = data.shared_gram @ of_lines - 2 * data.shared_total[..., None]
+            total = total + (of_lines * pulled).sum((0, 1))
+        explained = (self.dense * (rest.dense + self.dense_left)).sum((0, 1))
+        return total - explained - (self.leaf * (rest.leaf + self.leaf_left)).sum((0, 1))
+
+    def _columns_of(self, location: Location) -> slice | None:
+        """Return which columns of d a location's table is; None where it is the leaf."""
+        leaf, key = self.design.leaf, (location.plates, location.design)
+        return None if leaf is not None and key == (leaf.plates, leaf.design) else self._table(key).columns
+
+    def rows_terms(self, theta: Theta, scale: Scale, location: Location) -> tuple[Tensor, Tensor]:
+        """B and a of `rows_density` for a scale and one location that it scales."""
+        noise = noise_variance(self.structure, theta, self.block)
+        part, at = self._part(location), self._columns_of(location)
+        part = part[:, None] if location.plates == ("gene",) else part
+        if at is None:
+            count, summed = self.stats.leaf_weight, self.leaf_left
+        else:
+            count, summed = self.stats.gram.diagonal(dim1=1, dim2=2)[:, at], self.dense_left[:, at]
+        squares, pulled = count[..., None] * part.square(), part * summed
+        if location.plates == ("gene",):
+            squares, pulled = squares[:, 0], pulled[:, 0]
+        weight = sum_to(location.plates, scale.plates, squares, self.block)
+        pull = sum_to(location.plates, scale.plates, pulled, self.block) + weight
+        return pull / noise, weight / noise
+
+    def _take_change(self, location: Location, change: Tensor) -> None:
+        """Bring what is left of the rows along with a change of a location's part of its table."""
+        data, at = self.stats, self._columns_of(location)
+        change = change[:, None] if location.plates == ("gene",) else change
+        if at is None:
+            change = change.expand_as(self.leaf)
+            self.leaf = self.leaf + change
+            self.leaf_left = self.leaf_left - data.leaf_weight[..., None] * change
+            self.dense_left = self.dense_left - data.leaf_cross.mT @ change
+        else:
+            self.dense[:, at] += change
+            self.leaf_left = self.leaf_left - data.leaf_cross[..., at] @ change
+            self.dense_left = self.dense_left - data.gram[..., at] @ change

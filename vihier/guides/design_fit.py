@@ -1,0 +1,74 @@
+"""Fit the structured guide to a program whose rows have covariates, or tables by screen or batch, by sweeps alone.
+
+Locations are drawn from their exact conditionals, as everywhere, and scales by the sweeps of
+`vihier.guides.design_sweeps`; chains settle, and many that start from what they settled on give the draws.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from vihier.guides.block import Theta, make_block, split_by_sgrnas
+from vihier.guides.design_block import SharedLayout, design_block
+from vihier.guides.design_sweeps import DesignSweeper
+from vihier.guides.mixed_model import Structure
+from vihier.guides.probe import refusal
+from vihier.guides.swept_fit import PART_CELLS, SETTLE, SweptFit, SweptFitter, check_held
+from vihier.inference.batches import full_batch, genes_batch
+from vihier.inference.progress import Progress
+from vihier.inference.threads import one_thread
+from vihier.screen import Screen
+
+
+def fit_design(
+    structure: Structure,
+    screen: Screen,
+    *,
+    draws: int,
+    seed: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    max_sweeps: int | None,
+    init: Theta | None,
+    progress: Progress,
+) -> SweptFit:
+    """Fit and draw.
+
+    Parameters
+    ----------
+    structure : Structure
+        With a row design.
+    max_sweeps, init
+        As for `vihier.guides.swept_fit.fit_swept`.
+
+    Raises
+    ------
+    VihierError
+        If rows are not Normal with one noise scale, or the draws of a gene x line table would not fit in memory.
+    FitError
+        If the chains' density is not a number.
+    """
+    if not structure.is_plain:
+        raise refusal(
+            structure.observed, "rows with covariates, or tables by screen or batch, are Normal with one noise scale"
+        )
+    check_held(screen, draws, "model", "for rows with covariates, or tables by screen or batch")
+    with one_thread():
+        whole = full_batch(screen, device, torch.float64)
+        layout = SharedLayout.of(structure, whole)
+        groups = [part.batch.gene_idx for part in split_by_sgrnas(make_block(structure, whole), PART_CELLS)]
+        designs = [
+            design_block(structure, genes_batch(screen, genes.cpu().numpy(), device, torch.float64), layout)
+            for genes in groups
+        ]
+        blocks = [design.block for design in designs]
+        fitter = SweptFitter(
+            structure,
+            blocks,
+            lambda random: DesignSweeper(structure, designs, layout, random),
+            screen,
+            dtype,
+            seed,
+            progress,
+        )
+        return fitter.fit(draws, max_sweeps or SETTLE, init)

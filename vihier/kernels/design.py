@@ -1,0 +1,256 @@
+"""Exact elimination of a gene's coefficients for rows of any design: sums of tables, each times a covariate of the row.
+
+Given the scales, a row of a gene is
+
+    y = x' d + z e[c] + w' u + noise,
+
+where d are the gene's coefficients (of its sgRNAs, its own, by lineage, by screen, ...), e[c] its line's, and u those
+that genes share; x, z and w hold a covariate, or 1, wherever the row is in a table, and zero elsewhere. All have
+independent Normal deviations of mean zero. e is eliminated first (it is diagonal), then d by a Cholesky factor of the
+whitened precision, as in `vihier.kernels.elimination`, which is this for tables without covariates, faster. Everything
+is made from sums of products over rows, once. See Bates et al. (2015), Journal of Statistical Software 67(1), eq. 16.
+
+Draws of the scales, N, come last, but for the matrices, [B, N, D, D].
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+MOST_LEVELS = 16
+
+
+@dataclass(frozen=True)
+class DesignData:
+    """Sums of products over the rows of a block of genes.
+
+    Attributes
+    ----------
+    gram, total, square, count : Tensor
+        x x', [B, D, D]; x y, [B, D]; y^2, [B]; number of rows, [B].
+    leaf_weight, leaf_total, leaf_cross : Tensor
+        z^2 and z y of each line, [B, C]; z x, [B, C, D]. Zero where there is no table of genes and lines.
+    shared_cross : Tensor
+        x w', [B, D, P].
+    columns : Tensor
+        Which of u the rows of each line have, int64, [C, s]; P where there are fewer.
+    leaf_shared : Tensor
+        z w of those, [B, C, s].
+    shared_gram, shared_total : Tensor
+        w w' and w y of those over all genes, [C, s, s] and [C, s].
+    """
+
+    gram: Tensor
+    total: Tensor
+    square: Tensor
+    count: Tensor
+    leaf_weight: Tensor
+    leaf_total: Tensor
+    leaf_cross: Tensor
+    shared_cross: Tensor
+    columns: Tensor
+    leaf_shared: Tensor
+    shared_gram: Tensor
+    shared_total: Tensor
+
+    def of_lines(self, shared: Tensor) -> Tensor:
+        """Give each line those of u, [P, N], that its rows have: [C, s, N]."""
+        padded = torch.cat([shared, shared.new_zeros(1, shared.shape[1])])
+        return padded[self.columns]
+
+
+class PooledLeaf:
+    """Sums over a gene's lines of s x x', for any s: from sums over lines of one weight where there are few of those.
+
+    With one variance for all lines of a gene, s depends on a line only through the weight of its rows.
+    """
+
+    def __init__(self, data: DesignData) -> None:
+        self.data = data
+        values, level = torch.unique(data.leaf_weight, return_inverse=True)
+        self.first: Tensor | None = None
+        if len(values) > MOST_LEVELS:
+            return
+        n_genes, _, size = data.leaf_cross.shape
+        of_level = torch.nn.functional.one_hot(level, len(values)).to(data.gram)
+        # One line of each gene and level, where there is one: that line's s stands for the level.
+        self.first = of_level.argmax(1)
+        self.sums = data.gram.new_zeros(n_genes, len(values), size * size)
+        for j in range(len(values)):
+            masked = data.leaf_cross * of_level[..., j, None]
+            self.sums[:, j] = (masked.mT @ data.leaf_cross).reshape(n_genes, -1)
+
+    def __call__(self, pooled: Tensor, same: bool) -> Tensor:
+        """Return the sums, [B, N, D, D], for s, [B, C, N], which is `same` in lines of a gene whose weight is."""
+        n_draws = pooled.shape[2]
+        n_genes, _, size = self.data.leaf_cross.shape
+        if same and self.first is not None:
+            of_level = pooled.gather(1, self.first[..., None].expand(-1, -1, n_draws))
+            return (of_level.mT @ self.sums).reshape(n_genes, n_draws, size, size)
+        found = self.data.gram.new_empty(n_genes, n_draws, size, size)
+        for draw in range(n_draws):
+            weighted = self.data.leaf_cross * pooled[..., draw, None]
+            found[:, draw] = weighted.mT @ self.data.leaf_cross
+        return found
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What u leaves of a block's rows: x'(y - w'u), [B, D, N], and z (y - w'u) of each line, [B, C, N]."""
+
+    dense: Tensor
+    leaf: Tensor
+
+
+@dataclass(frozen=True)
+class Eliminated:
+    """A block's d given u, e integrated out; d = scale x chol^-T (solution + standard normal).
+
+    chol [B, N, D, D]; scale and solution [B, N, D]; `shrink`, 1 / (1 + tau v z^2), and `pooled`, tau v shrink,
+    [B, C, N].
+    """
+
+    chol: Tensor
+    scale: Tensor
+    solution: Tensor
+    shrink: Tensor
+    pooled: Tensor
+    rest: Rest
+
+    def draw(self, noise: Tensor) -> Tensor:
+        """Draw d, [B, D, N], from standard normals, [B, N, D]."""
+        right = (self.solution + noise)[..., None]
+        return (self.scale * torch.linalg.solve_triangular(self.chol.mT, right, upper=True)[..., 0]).mT
+
+
+def rest_of(data: DesignData, shared: Tensor | None, n_draws: int) -> Rest:
+    """Take u, [P, N], off the rows."""
+    dense, leaf = data.total[..., None], data.leaf_total[..., None]
+    if shared is None or not len(shared):
+        return Rest(dense.expand(-1, -1, n_draws), leaf.expand(-1, -1, n_draws))
+    of_lines = data.of_lines(shared)
+    taken = (data.leaf_shared.transpose(0, 1) @ of_lines).transpose(0, 1)
+    return Rest(dense - data.shared_cross @ shared, leaf - taken)
+
+
+def eliminate(
+    data: DesignData, pool: PooledLeaf, noise: Tensor, scale: Tensor, leaf: Tensor | None, shared: Tensor | None
+) -> Eliminated:
+    """Integrate e out and factor d.
+
+    Parameters
+    ----------
+    noise : Tensor
+        Variance of rows, [N].
+    scale : Tensor
+        Prior sds of d, [B, D, N].
+    leaf : Tensor or None
+        Prior variance of e, [B or 1, C or 1, N]; None where there is no such table.
+    shared : Tensor or None
+        u, [P, N]; zero where not given.
+    """
+    n_draws = len(noise)
+    tau = 1.0 / noise
+    rest = rest_of(data, shared, n_draws)
+    variance = noise.new_zeros(1, 1, n_draws) if leaf is None else leaf
+    shrink = 1.0 / (1.0 + tau * variance * data.leaf_weight[..., None])
+    pooled = tau * variance * shrink
+    precision = data.gram[:, None].expand(-1, n_draws, -1, -1)
+    rhs = rest.dense
+    if leaf is not None:
+        precision = precision - pool(pooled, leaf.shape[1] == 1)
+        rhs = rhs - data.leaf_cross.mT @ (pooled * rest.leaf)
+    scale = scale.mT
+    whitened = (scale[..., :, None] * precision) * (tau[:, None, None] * scale[..., None, :])
+    whitened.diagonal(dim1=-2, dim2=-1).add_(1.0)
+    chol = torch.linalg.cholesky(whitened)
+    right = scale * (tau * rhs).mT
+    solution = torch.linalg.solve_triangular(chol, right[..., None], upper=False)[..., 0]
+    return Eliminated(chol, scale, solution, shrink, pooled, rest)
+
+
+def log_evidence(data: DesignData, given: Eliminated, noise: Tensor) -> Tensor:
+    """Log density of a block's rows at u = 0, [N], e and d integrated out; `given` is from `eliminate` without u."""
+    tau = 1.0 / noise
+    total = data.count.sum() * (tau.log() - math.log(2 * math.pi)) - tau * data.square.sum()
+    total = total + given.shrink.log().sum((0, 1))
+    total = total + tau * (given.pooled * data.leaf_total[..., None].square()).sum((0, 1))
+    logs = given.chol.diagonal(dim1=-2, dim2=-1).log().sum((0, 2))
+    return 0.5 * (total + given.solution.square().sum((0, 2))) - logs
+
+
+def draw_leaf(given: Eliminated, leaf: Tensor, noise: Tensor, left: Tensor, normal: Tensor) -> Tensor:
+    """Draw e, [B, C, N], from standard normals of that shape and what d and u leave of lines, z (y - w'u - x'd)."""
+    return given.pooled * left + (leaf * given.shrink).sqrt() * normal
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a block's rows say of u: the precision of those that each line has, [N, C, s, s], and rhs, [P, N].
+
+    Where d is given, `level_precision` and `level_pull` are what d's prior says of each shift of d against u that rows
+    do not notice; see `vihier.guides.design_shared`.
+    """
+
+    precision: Tensor
+    rhs: Tensor
+    level_precision: tuple[Tensor, ...] = ()
+    level_pull: tuple[Tensor, ...] = ()
+
+    def __add__(self, other: Said) -> Said:
+        return Said(
+            self.precision + other.precision,
+            self.rhs + other.rhs,
+            tuple(a + b for a, b in zip(self.level_precision, other.level_precision, strict=True)),
+            tuple(a + b for a, b in zip(self.level_pull, other.level_pull, strict=True)),
+        )
+
+
+def said_given_dense(data: DesignData, given: Eliminated, noise: Tensor, dense: Tensor) -> Said:
+    """Sum what a block says of u given d, [B, D, N], with e integrated out."""
+    tau = 1.0 / noise
+    left = data.leaf_total[..., None] - data.leaf_cross @ dense
+    by_line = data.leaf_shared.transpose(0, 1)
+    weighted = by_line.mT * given.pooled.permute(2, 1, 0)[:, :, None]
+    precision = tau[:, None, None, None] * (data.shared_gram - weighted @ by_line)
+    of_lines = data.shared_total[..., None] - by_line.mT @ (given.pooled * left).transpose(0, 1)
+    n_shared = data.shared_cross.shape[2]
+    rhs = dense.new_zeros(n_shared + 1, dense.shape[2])
+    rhs.index_add_(0, data.columns.reshape(-1), of_lines.reshape(-1, dense.shape[2]))
+    crossed = data.shared_cross.flatten(0, 1).T @ dense.flatten(0, 1)
+    return Said(precision, tau * (rhs[:n_shared] - crossed))
+
+
+def natural_parameters(data: DesignData, given: Eliminated, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum what a block says of u with d and e integrated out: precision [N, P, P] and rhs [N, P].
+
+    `given` is from `eliminate` without u.
+    """
+    n_shared, n_draws = data.shared_cross.shape[2], len(noise)
+    n_genes, n_lines, _ = data.leaf_shared.shape
+    at = data.columns
+    whole = data.gram.new_zeros(n_lines, n_shared + 1, n_shared + 1)
+    lines = torch.arange(n_lines, device=at.device)[:, None, None]
+    whole[lines, at[:, :, None], at[:, None]] = data.shared_gram
+    gram = whole.sum(0)[:n_shared, :n_shared]
+    spread = data.gram.new_zeros(n_genes, n_lines, n_shared + 1)
+    spread[:, lines[:, 0], at] = data.leaf_shared
+    spread = spread[..., :n_shared]
+    total = data.gram.new_zeros(n_shared + 1).index_add(0, at.reshape(-1), data.shared_total.reshape(-1))[:n_shared]
+    precision, rhs = [], []
+    for draw in range(n_draws):
+        tau, pooled = 1.0 / noise[draw], given.pooled[..., draw]
+        weighted = spread * pooled[..., None]
+        cross = tau * (data.shared_cross - data.leaf_cross.mT @ weighted)
+        half = torch.linalg.solve_triangular(
+            given.chol[:, draw], given.scale[:, draw, :, None] * cross, upper=False
+        ).flatten(0, 1)
+        own = gram - weighted.flatten(0, 1).T @ spread.flatten(0, 1)
+        precision.append(tau * own - half.T @ half)
+        pulled = total - torch.einsum("bcp,bc->p", weighted, data.leaf_total)
+        rhs.append(tau * pulled - half.T @ given.solution[:, draw].flatten())
+    return torch.stack(precision), torch.stack(rhs)
