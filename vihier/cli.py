@@ -9,7 +9,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from vihier.commands.messages import say
+from vihier.commands.messages import say, worker
 from vihier.commands.overview import WAY, overview_text
 from vihier.errors import Stopped, VihierError
 
@@ -87,9 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except VihierError as error:
             return _refuse(str(error))
         except Stopped as stopped:
-            say(str(stopped))
+            if not worker():  # what concerns all workers is said by the first
+                say(str(stopped))
             status = STOPPED
         except _USAGE_ERROR as error:
+            if worker():
+                return REFUSED
             context = getattr(error, "ctx", None)
             path = context.command_path if context is not None else "vihier"
             said = error.format_message().replace(": Value error, ", ": ")
@@ -102,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not _is_out_of_memory(error):
                 raise
             return _refuse(f"out of memory: {error}; use a machine with more, a smaller --batch-size, or fewer --draws")
-    if status == INTERRUPTED:
+    if status == INTERRUPTED and not worker():
         say("interrupted")
     return status or 0
 
@@ -132,4 +135,5 @@ def _say_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    say(f"warning: {message}")
+    if not worker():
+        say(f"warning: {message}")

@@ -30,6 +30,9 @@ def slow(self, *given, **named):
 streamed_chains.StreamedChains.sweep = slow
 sys.exit(main())
 """
+TORCHRUN = """#!/bin/bash
+exec {python} -m torch.distributed.run "${{@:1:8}}" --monitor-interval 0.1 "${{@:9:2}}" {vihier} "${{@:13}}"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +53,10 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     """Slurm's variables, and its commands in front of the PATH."""
     commands = {
         "srun": '#!/bin/sh\nexec "$@"\n',
-        "scontrol": f'#!/bin/sh\necho "$@" >> {folder / "asked"}\n',
+        "scontrol": f'#!/bin/sh\n[ "$1" != show ] || exec echo localhost\necho "$@" >> {folder / "asked"}\n',
         "vihier": VIHIER.format(python=sys.executable),
+        # The program in the place of `-m vihier`.
+        "torchrun": TORCHRUN.format(python=sys.executable, vihier=folder / "vihier"),
     }
     for name, text in commands.items():
         path = folder / name
@@ -74,6 +79,12 @@ def same(one: Path, other: Path) -> None:
     ("script", "model", "seed", "more"),
     [
         ("one_gpu.sh", "additive", 0, {}),
+        (
+            "several_gpus.sh",
+            "additive",
+            0,
+            {"SLURM_GPUS_ON_NODE": "2", "SLURM_NNODES": "1", "SLURM_JOB_NODELIST": "node", "OMP_NUM_THREADS": "1"},
+        ),
         pytest.param("array.sh", "crossed", 1, {"SLURM_ARRAY_TASK_ID": "5"}, marks=pytest.mark.slow),
     ],
 )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vihier.posterior.reader import Posterior
     from vihier.screen.report import ReadReport
     from vihier.screen.screen import Screen
+    from vihier.store.store import ScreenStore
 
 NOT_CONVERGED = 3
 
@@ -84,12 +85,15 @@ def fit(
     vihier fit screen.csv --out fit.h5 --model gene_lineage --prior 'mu_mu_mu_gamma=Normal(3,1)'
     vihier fit store.h5 --out fit.h5 --draws-disk-gb 20
     vihier fit --config run.toml --seed 2 --out second.h5
+    torchrun --nproc-per-node 2 -m vihier fit store.h5 --out fit.h5
     """
     priors = pairs(prior, "--prior", "'mu_gamma=Normal(0,2)'")
     part = Part.of(genes, lines, lineages, n_genes, n_lineages, where, subset_seed)
     from vihier.inference.fit import fit_as_asked
     from vihier.inference.open_screen import open_screen
     from vihier.inference.request import FitRequest
+    from vihier.inference.sharing import open_by_all
+    from vihier.inference.workers import joined
     from vihier.screen import Screen
 
     request = FitRequest(
@@ -115,30 +119,37 @@ def fit(
         quiet=quiet,
         force=force,
     )
-    request.check()  # before a large table is read for nothing
-    if out.exists() and screen.exists() and out.samefile(screen):
-        raise VihierError(f"--out {out}: is the screen itself; give another name")
-    with warnings.catch_warnings():
-        # The report, shown below, says the same.
-        warnings.simplefilter("ignore", ScreenWarning)
-        table = open_screen(
-            screen,
-            columns=pairs(column, "--column", "lfc=LFC"),
-            single_lineage=single_lineage,
-            on_conflict=on_conflict,
-            no_cache=no_cache,
-            quiet=quiet,
-        )
-        if not part.is_whole:
-            table = part.cut(table if isinstance(table, Screen) else table.to_screen())
-    # Said below of every fit that did not converge, also of one that was there already.
-    warnings.filterwarnings("ignore", message="the fit did not converge", category=FitWarning)
-    is_there = out.exists() and not force
-    posterior = fit_as_asked(table, request)
-    if is_there and not quiet:
-        say(f"{out}: is there already and the same fit: opened, not repeated")
-    _tell(table.report, quiet)
-    _conclude(posterior, strict, as_json)
+
+    def opened() -> Screen | ScreenStore:
+        request.check()  # before a large table is read for nothing
+        if out.exists() and screen.exists() and out.samefile(screen):
+            raise VihierError(f"--out {out}: is the screen itself; give another name")
+        with warnings.catch_warnings():
+            # The report, shown below, says the same.
+            warnings.simplefilter("ignore", ScreenWarning)
+            table = open_screen(
+                screen,
+                columns=pairs(column, "--column", "lfc=LFC"),
+                single_lineage=single_lineage,
+                on_conflict=on_conflict,
+                no_cache=no_cache,
+                quiet=quiet,
+            )
+            if not part.is_whole:
+                table = part.cut(table if isinstance(table, Screen) else table.to_screen())
+        return table
+
+    with joined() as workers:
+        table = open_by_all(workers, opened)
+        # Said below of every fit that did not converge, also of one that was there already.
+        warnings.filterwarnings("ignore", message="the fit did not converge", category=FitWarning)
+        is_there = out.exists() and not force
+        posterior = fit_as_asked(table, request, workers)
+    if workers.is_first:
+        if is_there and not quiet:
+            say(f"{out}: is there already and the same fit: opened, not repeated")
+        _tell(table.report, quiet)
+    _conclude(posterior, strict, as_json, workers.is_first)
 
 
 def _number_or_text(text: str) -> float | str:
@@ -211,8 +222,10 @@ def _tell(report: ReadReport, quiet: bool) -> None:
         say(line)
 
 
-def _conclude(posterior: Posterior, strict: bool, as_json: bool) -> None:
-    if as_json:
+def _conclude(posterior: Posterior, strict: bool, as_json: bool, speaks: bool) -> None:
+    if not speaks:
+        pass
+    elif as_json:
         names = ("model", "guide", "seed", "converged", "reason", "screen_hash")
         account = {name: posterior.attrs.get(name) for name in names}
         account = {"out": str(posterior.path), "n_draws": posterior.n_draws, **account}
@@ -220,6 +233,7 @@ def _conclude(posterior: Posterior, strict: bool, as_json: bool) -> None:
     else:
         typer.echo(posterior.path)
     if not posterior.converged:
-        say(f"{posterior.path}: the fit did not converge: {posterior.attrs['reason']}")
+        if speaks:
+            say(f"{posterior.path}: the fit did not converge: {posterior.attrs['reason']}")
         if strict:
             raise typer.Exit(NOT_CONVERGED)

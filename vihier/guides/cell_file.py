@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from vihier.guides.block import Block, make_block
+from vihier.guides.pass_sums import blocks_of_worker
 from vihier.guides.structure import Structure
 from vihier.inference.batches import GeneBlocks
 from vihier.inference.threads import give_memory_back
+from vihier.inference.workers import ALONE, Workers
 from vihier.kernels.cells import GeneData
 
 BLOCKS_BETWEEN = 16
@@ -39,6 +41,8 @@ class _Record:
 class CellFile:
     """A fixed list of gene blocks, their cells in a nameless file that goes away with this object.
 
+    Of several workers each has the blocks of its own part in its file, and reads another's when it is asked for.
+
     Parameters
     ----------
     structure
@@ -51,6 +55,17 @@ class CellFile:
         Where there is room for five bytes a cell (nine in float64).
     done
         Told of each block that is summed.
+    workers
+        Among whom the blocks are shared.
+
+    Attributes
+    ----------
+    mine : list of int
+        This worker's blocks.
+    rows : Tensor
+        Every number of rows that a gene has in a line, ascending.
+    count_type : numpy.dtype
+        Type that holds every cell's number of rows.
 
     Raises
     ------
@@ -65,29 +80,43 @@ class CellFile:
         dtype: torch.dtype,
         folder: Path | None = None,
         done: Callable[[int], None] = lambda _: None,
+        workers: Workers = ALONE,
     ) -> None:
-        self.dtype = dtype
+        self.dtype, self.workers = dtype, workers
         self.n_genes, self.n_lines = batches.screen.n_genes, batches.screen.n_lines
         self.n_rows, self.n_sgrnas = batches.screen.n_rows, batches.screen.n_sgrnas
+        self._structure, self._batches = structure, batches
         self._file = tempfile.TemporaryFile(dir=folder, prefix=".vihier-cells-")  # noqa: SIM115
         self._floats = np.dtype(str(dtype).removeprefix("torch."))
-        self._records: list[_Record] = []
-        self._rows: set[float] = set()
-        place = 0
-        for number, batch in enumerate(batches):
-            block = make_block(structure, batch)
-            record, content = self._record(block, place)
-            for values in content:
-                self._file.write(values.tobytes())
-                place += values.nbytes
-            self._records.append(record)
-            self._rows |= set(block.data.line_count.unique().tolist())
-            if number % BLOCKS_BETWEEN == 0:
+        self._records: dict[int, _Record] = {}
+        self.n_bytes = 0
+        self.mine = blocks_of_worker(workers, len(batches))
+        found: set[float] = set()
+        for at, number in enumerate(self.mine):
+            block = self._take(number)
+            found |= set(block.data.line_count.unique().tolist())
+            if at % BLOCKS_BETWEEN == 0:
                 give_memory_back()
-            done(number + 1)
-        self._file.flush()
+            done(at + 1)
         give_memory_back()
-        self.n_bytes = place
+        largest = max(record.count_type.itemsize for record in self._records.values())
+        told = workers.gathered((found, largest))
+        self.rows = torch.tensor(
+            sorted(set().union(*(rows for rows, _ in told))), dtype=self.dtype, device=self.skeleton(0).slot.device
+        )
+        largest = max(size for _, size in told)
+        self.count_type = next(np.dtype(kind) for kind in COUNT_TYPES if np.dtype(kind).itemsize == largest)
+
+    def _take(self, number: int) -> Block:
+        """Read a block's rows, put its cells at the end of the file, and return it."""
+        block = make_block(self._structure, self._batches[number])
+        record, content = self._record(block, self.n_bytes)
+        for values in content:
+            self._file.write(values.tobytes())
+            self.n_bytes += values.nbytes
+        self._file.flush()
+        self._records[number] = record
+        return block
 
     def _record(self, block: Block, place: int) -> tuple[_Record, tuple[np.ndarray, np.ndarray]]:
         count, total = block.data.count.cpu().numpy(), block.data.total.cpu().numpy()
@@ -113,24 +142,23 @@ class CellFile:
 
     def _shared_lineage(self, lineage: Tensor) -> Tensor:
         """Return the one copy that all blocks have of which line is in which lineage."""
-        return self._records[0].skeleton.data.lineage if self._records else lineage.to(self.dtype)
+        first = next(iter(self._records.values()), None)
+        return lineage.to(self.dtype) if first is None else first.skeleton.data.lineage
 
     def __len__(self) -> int:
-        return len(self._records)
-
-    @property
-    def skeletons(self) -> list[Block]:
-        """The blocks with zeros for cells, which take no room."""
-        return [record.skeleton for record in self._records]
+        return len(self._batches)
 
     def skeleton(self, number: int) -> Block:
-        """Return a block with zeros for cells."""
+        """Return a block with zeros for cells, which take no room."""
+        if number not in self._records:
+            self._take(number)
         return self._records[number].skeleton
 
     def __getitem__(self, number: int) -> Block:
-        """Read a block; any thread may."""
+        """Read a block; any thread may, one of another worker only the first."""
+        skeleton = self.skeleton(number)
         record = self._records[number]
-        skeleton, size = record.skeleton, int(np.prod(record.shape))
+        size = int(np.prod(record.shape))
         n_bytes = size * (self._floats.itemsize + record.count_type.itemsize)
         content = os.pread(self._file.fileno(), n_bytes, record.place)
         total = np.frombuffer(content, dtype=self._floats, count=size).reshape(record.shape)
@@ -141,16 +169,6 @@ class CellFile:
         i, j = torch.tril_indices(record.shape[1], record.shape[1], device=device)
         data: GeneData = replace(skeleton.data, count=counts, total=totals, pairs=counts[:, i] * counts[:, j])
         return replace(skeleton, data=data)
-
-    @property
-    def count_type(self) -> np.dtype:
-        """Type that holds every cell's number of rows."""
-        return max((record.count_type for record in self._records), key=lambda kind: kind.itemsize)
-
-    @property
-    def rows(self) -> Tensor:
-        """Every number of rows that a gene has in a line, ascending."""
-        return torch.tensor(sorted(self._rows), dtype=self.dtype, device=self._records[0].skeleton.slot.device)
 
     def close(self) -> None:
         """Remove the file."""

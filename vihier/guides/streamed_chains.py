@@ -7,8 +7,9 @@ locations and their scales given the sgRNA and gene tables, the gene x line tabl
 noise and the other shared scales given every deviation. Between passes live the scales and the shared locations only;
 genes' locations are drawn anew, so that no array over genes and lines outlives its block.
 
-Sums are added in float64 in the order of the blocks, and random numbers are keyed to pass and block, so that the answer
-depends neither on how many threads work nor on which of them visits a block.
+Sums are added in float64 in an order of the blocks that is fixed (`vihier.guides.pass_sums`), and random numbers are
+keyed to pass and block, so that the answer depends neither on how many threads or processes work nor on which of them
+visits a block.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ from torch import Tensor
 from vihier.guides.block import SHARED, Block, Theta, table_variance, variances
 from vihier.guides.cell_file import CellFile
 from vihier.guides.deviations import gene_level, shared_columns
+from vihier.guides.draw_groups import groups_of_chains
 from vihier.guides.gene_chains import GeneChains, Said, children_of, sum_to, users_of
 from vihier.guides.interchange import interchangeable, swap
 from vihier.guides.interweave import Sweeper
-from vihier.guides.level_chains import Left, visit_levels
+from vihier.guides.level_chains import visit_levels
+from vihier.guides.pass_sums import PassSums, Visit
 from vihier.guides.settle_shared import settle_shared
 from vihier.guides.slice_sampler import slice_sample
 from vihier.guides.structure import Location, Scale, Structure
@@ -46,31 +49,24 @@ SHARED_MOVES = 6
 
 
 @dataclass(frozen=True)
-class Visit:
-    """What a visit leaves behind: the genes' own scales, and sums over the block in float64.
-
-    `said` is what the block's sgRNA and gene tables say of the shared part of each line's mean; `residual` [N] the sum
-    of the rows' squared residuals; `squares` counts and sums the squared standardised deviations of each location of
-    genes by the elements of its scale; `rows` what the rows say of moving a shared scale along with the deviations
-    that it scales (`vihier.guides.gene_chains.rows_density`). `left`, where the block was visited with its gene x line
-    table integrated out, is what stands for `residual` and `rows` then.
-    """
-
-    own: Theta
-    said: Said
-    residual: Tensor
-    squares: dict[str, tuple[Tensor, Tensor]]
-    rows: dict[tuple[str, str], tuple[Tensor, Tensor]]
-    left: Left | None = None
-
-
-@dataclass(frozen=True)
 class ChainState:
     """All that lives between passes: log-scales of the screen, and deviations of the shared locations; chains last."""
 
     theta: Theta
     shared: Theta
     passes: int = 0
+
+
+def zero_shared(structure: Structure, block: Block, n_chains: int) -> Theta:
+    """Deviations of the shared locations that are zero in all chains, float64."""
+    lineage = block.data.lineage
+    sizes = {"line": lineage.shape[0], "lineage": lineage.shape[1]}
+    like = block.data.square.double()
+    return {
+        x.name: like.new_zeros(*(sizes[plate] for plate in x.plates), n_chains)
+        for x in structure.locations
+        if x.plates in SHARED
+    }
 
 
 def visit(structure: Structure, block: Block, theta: Theta, column: Tensor | None, random: torch.Generator) -> Visit:
@@ -205,55 +201,53 @@ class StreamedChains:
             own, said, squares, left = visit_levels(self.structure, block, theta, at, self.levels, random)
             return Visit(own, said, left.residual.sum(0), squares, {}, left)
 
-        theta = {
-            name: torch.empty_like(value) if name in self.own else value.clone() for name, value in state.theta.items()
-        }
         out = [] if self.levels is None else [("gene", "line")]
-        of_genes = [x for x in self.structure.locations if x.plates not in (*SHARED, *out) and x.scale in self.own]
-        tables = {
-            x.name: (torch.zeros_like(theta[x.scale or ""]).double(), torch.zeros_like(theta[x.scale or ""]).double())
-            for x in of_genes
+        by_gene = {
+            x.name: x.scale
+            for x in self.structure.locations
+            if x.plates not in (*SHARED, *out) and x.scale is not None and x.scale in self.own
         }
-        total: Visit | None = None
-        lefts: list[Left] = []
-        with closing(in_threads(of_block, range(len(self.cells)), self.block.slot.device)) as visits:
-            for number, (skeleton, visited) in enumerate(zip(self.cells.skeletons, visits, strict=True)):
-                genes = skeleton.batch.gene_idx
-                for name, value in visited.own.items():
-                    theta[name][genes] = value.to(theta[name])
-                for name, table in tables.items():
-                    for whole, part in zip(table, visited.squares[name], strict=True):
-                        whole[genes] = part.double().expand_as(whole[genes])
-                if visited.left is not None:
-                    lefts.append(visited.left)
-                total = visited if total is None else _added(total, visited, tables)
+        cells = self.cells
+        sums = PassSums(state.theta, self.own, by_gene, cells.n_genes, len(cells))
+        with closing(in_threads(of_block, cells.mine, self.block.slot.device)) as visits:
+            for number, (at, visited) in enumerate(zip(cells.mine, visits, strict=True)):
+                sums.add(at, cells.skeleton(at).batch.gene_idx, visited)
                 done(number + 1)
-        assert total is not None
-        self._draw_globals(theta, replace(total, squares=total.squares | tables, left=_joined(lefts)))
+        self._draw_globals(sums.theta, sums.total(cells.workers))
 
     def _draw_globals(self, theta: Theta, total: Visit) -> None:
-        """Draw what genes share from the sums of a pass: operations on [C, N] and [G, N], in float64."""
-        state = self.state
-        wide = {name: value.double() for name, value in theta.items()}
-        moves = _SharedMoves(self, total, wide)
-        if self.shares and state.passes % 2 == 0:
-            self.said = total.said
-            settle_shared(moves, wide, total.said, SHARED_MOVES)
-        else:
-            moves.move_scales(wide)
-        theta = {name: value.to(theta[name]) for name, value in wide.items()}
-        self.state = ChainState(theta, moves.shared, state.passes + 1)
+        """Draw what genes share from the sums of a pass: operations on [C, N] and [G, N], in float64.
+
+        Chains go through it in groups, of which each worker takes some.
+        """
+        state, workers = self.state, self.cells.workers
+        settles = self.shares and state.passes % 2 == 0
+
+        def of_group(at: slice) -> tuple[Theta, Theta]:
+            some = total.of_chains(at)
+            wide = {name: value[..., at].double() for name, value in theta.items()}
+            moves = _SharedMoves(self, some, wide, at)
+            if settles:
+                settle_shared(moves, wide, some.said, SHARED_MOVES)
+            else:
+                moves.move_scales(wide)
+            return wide, moves.shared
+
+        n_levels = 1 if total.left is None else len(total.left.rows)
+        groups = groups_of_chains(next(iter(theta.values())).shape[-1], self.cells.n_genes * n_levels)
+        mine = [groups[i] for i in workers.share(len(groups))]
+        drawn = [{name: x.new_zeros(x.shape) for name, x in part.items()} for part in (theta, state.shared)]
+        for at, found in zip(mine, in_threads(of_group, mine, self.block.slot.device), strict=True):
+            for whole, part in zip(drawn, found, strict=True):
+                for name, table in whole.items():
+                    table[..., at] = part[name].to(table)
+        workers.add_up(*drawn[0].values(), *drawn[1].values())
+        self.said = total.said if settles else self.said
+        self.state = ChainState(drawn[0], drawn[1], state.passes + 1)
 
 
 def _of_block(own: Collection[str], theta: Theta, block: Block) -> Theta:
     return {name: value[block.batch.gene_idx] if name in own else value for name, value in theta.items()}
-
-
-def _joined(lefts: list[Left]) -> Left | None:
-    if not lefts:
-        return None
-    names = ("lines", "square", "residual")
-    return Left(lefts[0].rows, *(torch.cat([getattr(left, name) for left in lefts]) for name in names))
 
 
 class _Sums:
@@ -289,18 +283,20 @@ class _Sums:
 
 
 class _SharedMoves(Sweeper):
-    """The moves of what genes share, given sums over all blocks; `shared` are the locations' deviations after them.
+    """The moves of what genes share, in some chains, given sums over all blocks.
+
+    `shared` are the locations' deviations after them.
 
     One scale a pass moves along with deviations of genes, after all that move with the deviations held: what the rows
     say of another would have changed with it.
     """
 
-    def __init__(self, chains: StreamedChains, total: Visit, theta: Theta) -> None:
+    def __init__(self, chains: StreamedChains, total: Visit, theta: Theta, at: slice) -> None:
         passes = chains.state.passes
         super().__init__(
-            chains.structure, [chains.block], lambda *keys: chains.random("pass", passes, "globals", *keys)
+            chains.structure, [chains.block], lambda *keys: chains.random("pass", passes, "globals", at.start, *keys)
         )
-        self.shared = dict(chains.state.shared)
+        self.shared = {name: value[..., at] for name, value in chains.state.shared.items()}
         self.parts = [_Sums(chains, total, dict(theta))]  # type: ignore[list-item]
         self.genes = [torch.arange(chains.cells.n_genes, device=chains.block.slot.device)]
         self.n_rows = float(chains.cells.n_rows)
@@ -371,15 +367,3 @@ class _SharedMoves(Sweeper):
 
     def _move_with_rows(self, *_: object) -> None:
         return
-
-
-def _added(total: Visit, visited: Visit, tables: Collection[str]) -> Visit:
-    squares = {
-        name: (count + visited.squares[name][0], square + visited.squares[name][1])
-        for name, (count, square) in total.squares.items()
-        if name not in tables
-    }
-    rows = {
-        key: (pull + visited.rows[key][0], weight + visited.rows[key][1]) for key, (pull, weight) in total.rows.items()
-    }
-    return Visit({}, total.said + visited.said, total.residual + visited.residual, squares, rows)

@@ -19,7 +19,7 @@ from vihier.guides.own_scales import OwnScales
 from vihier.guides.streamed_chains import ChainState, Random, StreamedChains
 from vihier.guides.streamed_draws import StreamedFit
 from vihier.guides.streamed_globals import Kept, draw_globals
-from vihier.guides.streamed_start import START_SWEEPS, start_on_some_genes
+from vihier.guides.streamed_start import start_on_some_genes
 from vihier.guides.structure import Structure
 from vihier.inference.device import generator
 from vihier.inference.progress import Progress
@@ -28,6 +28,8 @@ from vihier.inference.threads import keep_freed_memory, one_thread
 PASSES_IN_ROUND = 2
 FEWEST_COMPARED = 4
 """Kept rounds from which chains are compared."""
+DECIMALS = 4
+"""Of R-hat: processors that round differently stop after the same pass."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def fit_streamed(
     Parameters
     ----------
     cells : CellFile
-        The screen.
+        The screen, or what this worker has of it.
     max_steps : int or None
         Passes over the screen at most; None for the settings' own.
     init : dict or None
@@ -102,8 +104,7 @@ def fit_streamed(
 
     with one_thread(), torch.no_grad():
         if running is None:
-            progress.start("start", START_SWEEPS)
-            state = start_on_some_genes(structure, cells, settings.chains, random, progress.update, init)
+            state = start_on_some_genes(structure, cells, settings.chains, random, progress, init)
             running = Running(state)
         chains = StreamedChains(structure, cells, random, running.state)
         sweep_on(chains, running, max_steps, progress, settings, after_pass)
@@ -133,7 +134,8 @@ def sweep_on(
         if whole_round and n_kept >= FEWEST_COMPARED:
             rhat, _ = agreement(running.kept_theta[-max(settings.rounds, n_kept // 2) :])
             running.rhats.append(rhat)
-        running.finished = n_kept >= settings.rounds and whole_round and rhat < settings.rhat_limit
+        enough = n_kept >= settings.rounds and whole_round
+        running.finished = chains.cells.workers.any(enough and rhat < settings.rhat_limit)
         progress.update(passes, {"rhat": running.rhats[-1]} if running.rhats else None)
         after_pass(running)
     if not running.kept_theta:
@@ -184,7 +186,7 @@ def agreement(kept: Sequence[Theta]) -> tuple[float, float]:
     n_chains = values.shape[-1]
     first, last = halves[..., :n_chains].mean((0, 2)), halves[..., n_chains:].mean((0, 2))
     sd = values.std((0, 2)).clamp_min(1e-12)
-    return float(rhat.max()), float(((last - first).abs() / sd).max())
+    return round(float(rhat.max()), DECIMALS), round(float(((last - first).abs() / sd).max()), DECIMALS)
 
 
 def _finish(
@@ -205,7 +207,7 @@ def _finish(
     if running.finished:
         reason = f"R-hat of every shared log-scale was below {settings.rhat_limit} after {running.state.passes} passes"
     kept = Kept(tuple(running.kept_theta), tuple(running.kept_said))
-    theta, shared = draw_globals(structure, chains.block, kept, draws, random)
+    theta, shared = draw_globals(structure, chains.block, kept, draws, random, cells.workers)
     of_leaf = {location.scale for location in structure.table(("gene", "line"))}
     own_sites = [scale for scale in structure.scales if scale.plates == ("gene",)]
     sites = tuple(sorted(own_sites, key=lambda scale: scale.name not in of_leaf))

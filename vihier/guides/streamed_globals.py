@@ -15,9 +15,10 @@ from vihier.guides.draw_groups import groups_of
 from vihier.guides.gene_chains import Said
 from vihier.guides.interweave import Sweeper
 from vihier.guides.settle_shared import settle_shared
-from vihier.guides.streamed_chains import Random
+from vihier.guides.streamed_chains import Random, zero_shared
 from vihier.guides.structure import Structure
 from vihier.inference.threads import in_threads
+from vihier.inference.workers import Workers
 
 INNER_SWEEPS = 20
 SMALLEST_SD = 1e-6
@@ -34,7 +35,9 @@ class Kept:
         return len(self.theta)
 
 
-def draw_globals(structure: Structure, block: Block, kept: Kept, n_draws: int, random: Random) -> tuple[Theta, Theta]:
+def draw_globals(
+    structure: Structure, block: Block, kept: Kept, n_draws: int, random: Random, workers: Workers
+) -> tuple[Theta, Theta]:
     """Draw the shared log-scales and the deviations of the shared locations.
 
     Scales that the genes pin are drawn from the Normal with the moments of the kept states. The shared locations and
@@ -45,6 +48,8 @@ def draw_globals(structure: Structure, block: Block, kept: Kept, n_draws: int, r
     ----------
     block : Block
         Any block, in float64.
+    workers : Workers
+        Who draw a part each.
 
     Returns
     -------
@@ -55,6 +60,7 @@ def draw_globals(structure: Structure, block: Block, kept: Kept, n_draws: int, r
     names = [scale.name for scale in structure.scales if scale.name not in own]
     pooled = {name: torch.cat([state[name] for state in kept.theta], -1).double() for name in names}
     theta = _matched(pooled, n_draws, random("globals"))
+    workers.as_first(*theta.values())
     if not any(location.plates in SHARED for location in structure.locations):
         return theta, {}
     n_states = sum(said.rhs.shape[1] for said in kept.said)
@@ -66,8 +72,18 @@ def draw_globals(structure: Structure, block: Block, kept: Kept, n_draws: int, r
         start = {name: value[..., at].clone() for name, value in theta.items()}
         return _settle(structure, block, start, said, lambda *keys: random("globals", at.start, *keys))
 
-    parts = list(in_threads(of_group, groups_of(n_draws), block.slot.device))
-    return tuple({name: torch.cat([part[i][name] for part in parts], -1) for name in parts[0][i]} for i in (0, 1))  # type: ignore[return-value]
+    drawn = (
+        {name: value.new_zeros(value.shape) for name, value in theta.items()},
+        zero_shared(structure, block, n_draws),
+    )
+    groups = groups_of(n_draws)
+    mine = [groups[i] for i in workers.share(len(groups))]
+    for at, found in zip(mine, in_threads(of_group, mine, block.slot.device), strict=True):
+        for whole, part in zip(drawn, found, strict=True):
+            for name, value in whole.items():
+                value[..., at] = part[name]
+    workers.add_up(*drawn[0].values(), *drawn[1].values())
+    return drawn
 
 
 def _columns(name: str, said: Sequence[Said], states: Tensor) -> Tensor:

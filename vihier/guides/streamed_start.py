@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
-from vihier.guides.block import SHARED, Block, Theta
+from vihier.guides.block import Block, Theta
 from vihier.guides.cell_file import CellFile
+from vihier.guides.draw_groups import groups_of_chains
 from vihier.guides.interweave import Sweeper
-from vihier.guides.streamed_chains import NOISE_WIDTHS, ChainState, Random
+from vihier.guides.streamed_chains import NOISE_WIDTHS, ChainState, Random, zero_shared
 from vihier.guides.structure import Structure
+from vihier.inference.progress import Progress
+from vihier.inference.threads import in_threads
+from vihier.inference.workers import Workers
 
 START_GENES = 160
 START_SWEEPS = 20
@@ -22,7 +26,7 @@ def start_on_some_genes(
     cells: CellFile,
     n_chains: int,
     random: Random,
-    done: Callable[[int], None] = lambda _: None,
+    progress: Progress,
     init: Theta | None = None,
 ) -> ChainState:
     """Sweep chains on blocks taken at random, and give every other gene the scales of one of theirs.
@@ -48,42 +52,68 @@ def start_on_some_genes(
         genes = torch.arange(n_genes, n_genes + len(block.batch.gene_idx), device=block.slot.device)
         blocks.append(replace(block, batch=replace(block.batch, gene_idx=genes)))
         n_genes += len(genes)
-    theta = dispersed(structure, blocks[0], n_genes, n_chains, keyed)
-    sweeper = Sweeper(structure, blocks, lambda *keys: random("start", *keys))
-    # From zero, and not from their conditional given scales that are far off: it costs more than many sweeps.
-    sizes = {"line": cells.n_lines, "lineage": blocks[0].data.lineage.shape[1]}
-    like = blocks[0].data.square.double()
-    sweeper.shared = {
-        x.name: like.new_zeros(*(sizes[plate] for plate in x.plates), n_chains)
-        for x in structure.locations
-        if x.plates in SHARED
-    }
-    for sweep in range(START_SWEEPS):
-        sweeper.noise_width = NOISE_WIDTHS[sweep % len(NOISE_WIDTHS)]
-        theta = sweeper.sweep(theta)
-        done(sweep + 1)
+    swept, shared = _sweep(structure, blocks, n_genes, n_chains, random, cells.workers, progress)
     twin = torch.randint(n_genes, (cells.n_genes,), generator=keyed, device=keyed.device)
     places = torch.cat([cells.skeleton(number).batch.gene_idx for number in chosen])
     twin[places] = torch.arange(n_genes, device=twin.device)
     own = {scale.name for scale in structure.scales if scale.plates == ("gene",)}
     dtype = blocks[0].data.square.dtype
-    theta = {name: (value[twin] if name in own else value).to(dtype) for name, value in theta.items()}
+    theta = {name: (value[twin] if name in own else value).to(dtype) for name, value in swept.items()}
     for name, value in (init or {}).items():
         if name in theta:
             known = value[..., None].to(theta[name])
             theta[name] = torch.where(known.isfinite(), known, theta[name])
-    return ChainState(theta, {name: value.to(dtype) for name, value in sweeper.shared.items()})
+    return ChainState(theta, {name: value.to(dtype) for name, value in shared.items()})
+
+
+def _sweep(
+    structure: Structure,
+    blocks: Sequence[Block],
+    n_genes: int,
+    n_chains: int,
+    random: Random,
+    workers: Workers,
+    progress: Progress,
+) -> tuple[Theta, Theta]:
+    """Sweep chains on some blocks, a few side by side; each worker has some of them, and gets all."""
+
+    def of_chains(at: slice) -> tuple[Theta, Theta]:
+        n = at.stop - at.start
+        theta = dispersed(structure, blocks[0], n_genes, n, random("start", "scales", at.start))
+        sweeper = Sweeper(structure, blocks, lambda *keys: random("start", at.start, *keys))
+        # From zero, and not from their conditional given scales that are far off: it costs more than many sweeps.
+        sweeper.shared = zero_shared(structure, blocks[0], n)
+        for sweep in range(START_SWEEPS):
+            sweeper.noise_width = NOISE_WIDTHS[sweep % len(NOISE_WIDTHS)]
+            theta = sweeper.sweep(theta)
+        return theta, sweeper.shared
+
+    groups = groups_of_chains(n_chains, n_genes * blocks[0].data.count.shape[2])
+    mine = [groups[i] for i in workers.share(len(groups))]
+    progress.start("start", len(mine))
+    whole = _zeros(structure, blocks[0], n_genes, n_chains), zero_shared(structure, blocks[0], n_chains)
+    for number, (at, found) in enumerate(zip(mine, in_threads(of_chains, mine, blocks[0].slot.device), strict=True)):
+        for tables, part in zip(whole, found, strict=True):
+            for name, table in tables.items():
+                table[..., at] = part[name]
+        progress.update(number + 1)
+    workers.add_up(*whole[0].values(), *whole[1].values())
+    return whole
+
+
+def _zeros(structure: Structure, block: Block, n_genes: int, n_chains: int) -> Theta:
+    """Log-scales of zero for a screen of so many genes, float64."""
+    lineage = block.data.lineage
+    sizes = {"gene": n_genes, "line": lineage.shape[0], "lineage": lineage.shape[1]}
+    like = block.data.square.double()
+    return {
+        scale.name: like.new_zeros(*(sizes[plate] for plate in scale.plates), n_chains) for scale in structure.scales
+    }
 
 
 def dispersed(structure: Structure, block: Block, n_genes: int, n_chains: int, random: torch.Generator) -> Theta:
     """Draw log-scales about -1 for a screen of so many genes."""
-    like, lineage = block.data.square, block.data.lineage
-    sizes = {"gene": n_genes, "line": lineage.shape[0], "lineage": lineage.shape[1]}
     return {
-        scale.name: torch.randn(
-            *(sizes[plate] for plate in scale.plates), n_chains, generator=random, dtype=like.dtype, device=like.device
-        )
-        * 0.3
-        - 1
-        for scale in structure.scales
+        name: (torch.randn(zero.shape, generator=random, dtype=block.data.square.dtype, device=zero.device) * 0.3 - 1)
+        for name, zero in _zeros(structure, block, n_genes, n_chains).items()
     }

@@ -24,11 +24,13 @@ from vihier.inference.earlier_fit import EarlierFit
 from vihier.inference.fitted import Fitted
 from vihier.inference.likelihoods import chosen_likelihood
 from vihier.inference.mean_field_fit import fit_mean_field
-from vihier.inference.open_screen import open_screen
+from vihier.inference.open_screen import is_streamed, open_screen
 from vihier.inference.progress import Progress, open_progress
 from vihier.inference.request import CHECKPOINT_MINUTES, DRAWS_DISK_GB, FitRequest, Guide
+from vihier.inference.sharing import check_workers, open_by_all
 from vihier.inference.sites import Sites, read_sites
 from vihier.inference.user_fit import fit_user_guide
+from vihier.inference.workers import ALONE, Workers, joined
 from vihier.models.batch import Batch
 from vihier.models.priors import check_prior_names
 from vihier.models.program import Program, load_program
@@ -172,13 +174,18 @@ def fit(
         quiet=quiet,
         force=force,
     )
-    request.check()
-    return fit_as_asked(open_screen(screen, no_cache=no_cache, quiet=quiet), request)
+
+    def opened() -> Screen | ScreenStore:
+        request.check()
+        return open_screen(screen, no_cache=no_cache, quiet=quiet)
+
+    with joined() as workers:
+        return fit_as_asked(open_by_all(workers, opened), request, workers)
 
 
-def fit_as_asked(screen: Screen | ScreenStore, request: FitRequest) -> Posterior:
+def fit_as_asked(screen: Screen | ScreenStore, request: FitRequest, workers: Workers = ALONE) -> Posterior:
     """Do what `fit` does, its arguments in one object that was checked before the screen was read."""
-    run = _Run.of(request, screen)
+    run = workers.in_turn(lambda: _Run.of(request, screen, workers))
     if request.out is None:
         folder = Path(tempfile.mkdtemp(prefix="vihier-"))
         try:
@@ -187,7 +194,8 @@ def fit_as_asked(screen: Screen | ScreenStore, request: FitRequest) -> Posterior
             shutil.rmtree(folder, ignore_errors=True)
             raise
         return Posterior(folder / "fit.h5", owned_tempdir=folder)
-    there = None if request.force else open_if_same(request.out, run.screen_hash, run.config)
+    out, force = request.out, request.force
+    there = workers.in_turn(lambda: None if force else open_if_same(out, run.screen_hash, run.config))
     if there is not None:
         return there
     run.write(request.out)
@@ -209,14 +217,17 @@ class _Run:
     streamed: bool
     screen_hash: str
     config: str
+    workers: Workers
 
     @classmethod
-    def of(cls, asked: FitRequest, screen: Screen | ScreenStore) -> _Run:
+    def of(cls, asked: FitRequest, screen: Screen | ScreenStore, workers: Workers) -> _Run:
         program = load_program(asked.model, asked.priors, chosen_likelihood(asked, screen))
         streamed = is_streamed(screen, asked, program)
+        if workers.count > 1:
+            check_workers(workers, screen, asked.batch_size, streamed, asked.out)
         if not isinstance(screen, Screen) and not streamed:
             screen = screen.to_screen()
-        device = resolve_device(asked.device)
+        device = workers.device(resolve_device(asked.device))
         wide = asked.guide == "structured" and not streamed
         chosen = resolve_dtype(asked.dtype, torch.float64 if wide else torch.float32)
         with run_on(device, chosen, validate=True):
@@ -225,12 +236,14 @@ class _Run:
             read = columns_read(program.model, first)
             sites = read_sites(program.model, first)
             check_prior_names(program.priors, sites.names)
-        _warn_of_small(screen)
+        if workers.is_first:
+            _warn_of_small(screen)
         earlier = None if asked.init is None else EarlierFit(asked.init, screen)
         size = asked.batch_size
         if size is None and asked.guide != "structured":
             size = min(ROWS_IN_PART, screen.n_rows) if asked.batch == "rows" else genes_in_block(screen)
-        run = cls(asked, program, screen, device, chosen, earlier, size, sites, streamed, _hash(screen, read), "")
+        found = _hash(screen, read)
+        run = cls(asked, program, screen, device, chosen, earlier, size, sites, streamed, found, "", workers)
         return replace(run, config=to_toml(run._settings()))
 
     def _settings(self) -> dict[str, Any]:
@@ -309,10 +322,11 @@ class _Run:
             checkpoint_every=None if asked.out is None else asked.checkpoint_every,
             resume=asked.resume,
             force=asked.force,
+            workers=self.workers,
         )
-        with open_progress(asked.quiet) as progress:
+        with open_progress(asked.quiet or not self.workers.is_first) as progress:
             fitted = run.write(path, progress)
-        if not fitted.converged:
+        if not fitted.converged and self.workers.is_first:
             warnings.warn(f"the fit did not converge: {fitted.reason}", FitWarning, stacklevel=5)
 
     def _log_scales(self) -> dict[str, torch.Tensor] | None:
@@ -364,24 +378,6 @@ class _Run:
             init=self._log_scales(),
             progress=progress,
         )
-
-
-def is_streamed(screen: Screen | ScreenStore, request: FitRequest, program: Program) -> bool:
-    """Whether a screen is so large that a fit of it passes over its blocks instead of holding them.
-
-    Rows that are not Normal with one noise scale are held, and those that have covariates.
-    """
-    from vihier.guides.structured_fit import SWEPT_UP_TO
-
-    large = screen.n_genes * screen.n_lines > SWEPT_UP_TO
-    if not (request.guide == "structured" and large and program.likelihood.is_plain):
-        return False
-    from vihier.guides.structure import read_structure
-
-    probe = GeneBlocks(screen, 2, "cpu", torch.float64)[0]
-    with run_on(torch.device("cpu"), torch.float64):
-        columns_read(program.model, probe)
-        return read_structure(program.model, probe).design is None
 
 
 def _hash(screen: Screen | ScreenStore, read: tuple[str, ...]) -> str:

@@ -14,6 +14,8 @@ from vihier.screen import Screen, read_screen
 if TYPE_CHECKING:
     import pandas as pd
 
+    from vihier.inference.request import FitRequest
+    from vihier.models.program import Program
     from vihier.store.store import ScreenStore
 
 # Tables above these are packed: some 4 million rows, which take a GB in memory while they are read.
@@ -82,3 +84,25 @@ def is_large(path: Path) -> bool:
     except OSError:
         return False
     return size > (PARQUET_BYTES if path.suffix.lower() in (".parquet", ".pq") else TEXT_BYTES)
+
+
+def is_streamed(screen: Screen | ScreenStore, request: FitRequest, program: Program) -> bool:
+    """Whether a screen is so large that a fit of it passes over its blocks instead of holding them.
+
+    Rows that are not Normal with one noise scale are held, and those that have covariates.
+    """
+    import torch
+
+    from vihier.guides.structure import read_structure
+    from vihier.guides.structured_fit import SWEPT_UP_TO
+    from vihier.inference.batches import GeneBlocks
+    from vihier.inference.columns import columns_read
+    from vihier.inference.device import run_on
+
+    large = screen.n_genes * screen.n_lines > SWEPT_UP_TO
+    if not (request.guide == "structured" and large and program.likelihood.is_plain):
+        return False
+    probe = GeneBlocks(screen, 2, "cpu", torch.float64)[0]
+    with run_on(torch.device("cpu"), torch.float64):
+        columns_read(program.model, probe)
+        return read_structure(program.model, probe).design is None

@@ -39,6 +39,8 @@ class Shelf:
     folder : Path
         Made where it is not there. Tables that are there, of the same sizes, are gone on with.
     tables : mapping of str to Table
+    worker : int
+        Number of the process among those that fill the tables; each notes its blocks in a journal of its own.
 
     Examples
     --------
@@ -52,13 +54,13 @@ class Shelf:
     ([[1.0, 2.0], [5.0, 6.0]], {0})
     """
 
-    def __init__(self, folder: Path, tables: Mapping[str, Table]) -> None:
+    def __init__(self, folder: Path, tables: Mapping[str, Table], worker: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.tables = folder, dict(tables)
         self._files = {name: os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o666) for name in tables}
-        journal = folder / JOURNAL
+        self._journal = folder / (f"{JOURNAL}.{worker}" if worker else JOURNAL)
         # A line that was cut short by a kill has no end, and does not count.
-        lines = journal.read_text().split("\n")[:-1] if journal.exists() else []
+        lines = [line for journal in folder.glob(f"{JOURNAL}*") for line in journal.read_text().split("\n")[:-1]]
         self.finished = {int(line) for line in lines}
         self._waiting: list[int] = []
 
@@ -92,7 +94,7 @@ class Shelf:
             return
         for descriptor in self._files.values():
             os.fsync(descriptor)
-        with (self.folder / JOURNAL).open("a") as journal:
+        with self._journal.open("a") as journal:
             journal.write("".join(f"{block}\n" for block in self._waiting))
             journal.flush()
             os.fsync(journal.fileno())

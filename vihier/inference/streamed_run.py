@@ -6,7 +6,7 @@ import errno
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ import torch
 from vihier.errors import Stopped, VihierError
 from vihier.guides.block import Theta
 from vihier.guides.cell_file import CellFile
+from vihier.guides.pass_sums import blocks_of_worker
 from vihier.guides.streamed_draws import StreamedFit
 from vihier.guides.streamed_fit import Running, fit_streamed
 from vihier.guides.structure import Structure, check_structure, read_structure, refusal
@@ -27,6 +28,7 @@ from vihier.inference.progress import Progress
 from vihier.inference.sites import Sites
 from vihier.inference.stopping import Asked, noting_signals
 from vihier.inference.streamed_write import FinalPass, Recipe, bytes_of_pairs
+from vihier.inference.workers import ALONE, Workers
 from vihier.models.batch import Batch
 from vihier.models.program import Program
 from vihier.posterior.layout import REGENERATION
@@ -70,6 +72,8 @@ class StreamedRun:
         Minutes between checkpoints; None for no checkpoint.
     resume, force
         Go on from a checkpoint that is there; or throw it away.
+    workers
+        Who fit it together: each reads and visits the blocks of its part, and the first writes the file.
     """
 
     program: Program
@@ -87,6 +91,7 @@ class StreamedRun:
     checkpoint_every: float | None
     resume: bool
     force: bool
+    workers: Workers = ALONE
 
     def write(self, path: Path, progress: Progress) -> StreamedFit:
         """Fit, and write the file.
@@ -100,7 +105,9 @@ class StreamedRun:
             A signal asked to stop, and a checkpoint is written.
         """
         checkpoint = Checkpoint(path, str(self.attrs["screen_hash"]), str(self.attrs["config"]))
-        running = None if self.checkpoint_every is None else checkpoint.open(self.resume, self.force)
+        running = None
+        if self.checkpoint_every is not None:
+            running = self.workers.in_turn(lambda: checkpoint.open(self.resume, self.force))
         probe = GeneBlocks(self.screen, 2, "cpu", torch.float64)[0]
         with run_on(torch.device("cpu"), torch.float64):
             structure = read_structure(self.program.model, probe)
@@ -108,17 +115,19 @@ class StreamedRun:
                 raise refusal(structure.observed, "a screen this large needs Normal rows of one noise scale")
             plan = DrawPlan.of(self.program, self.sites, self.screen, probe)
         if not self.program.known:  # it may treat other genes than the two that were looked at in another way
-            size = genes_in_block(self.screen)
-            for batch in blocks_of(self.screen, size, torch.device("cpu"), torch.float64):
-                check_structure(structure, self.program.model, batch)
+            looked_at = blocks_of(self.screen, genes_in_block(self.screen), torch.device("cpu"), torch.float64)
+            for number in self.workers.share(len(looked_at)):
+                check_structure(structure, self.program.model, looked_at[number])
         bytes_needed = bytes_of_pairs(plan, self.screen.n_genes, self.screen.n_lines, self.draws)
         pairs_stored = bytes_needed <= self.draws_disk_gb * GB
         recipe = _recipe(plan, structure, self.seed, probe, pairs_stored)
         batches = blocks_of(self.screen, genes_per_block(self.screen, self.batch_size), self.device, torch.float64)
         with noting_signals() as asked:
-            saver = _Saver(checkpoint, asked, self.checkpoint_every)
-            progress.start("reading", len(batches))
-            cells = CellFile(structure, batches, self.dtype, path.parent, lambda n: saver.look(progress, n))
+            saver = _Saver(checkpoint, asked, self.checkpoint_every, self.workers)
+            progress.start("reading", len(blocks_of_worker(self.workers, len(batches))))
+            cells = CellFile(
+                structure, batches, self.dtype, path.parent, lambda n: saver.look(progress, n), self.workers
+            )
             try:
                 fitted = fit_streamed(
                     structure,
@@ -133,14 +142,17 @@ class StreamedRun:
                 )
                 attrs = {**self.attrs, "reason": fitted.reason}
                 if recipe is None:  # a program that is more than sums
-                    self._write_all(path, plan, fitted, attrs, progress)
+                    if self.workers.is_first:
+                        self._write_all(path, plan, fitted, attrs, progress)
                 else:
                     self._write_by_blocks(path, plan, recipe, fitted, cells, pairs_stored, attrs, saver, progress)
             except OSError as error:
                 raise self._no_room(path, error) from error
             finally:
                 cells.close()
-        checkpoint.remove()
+        if self.workers.is_first:
+            checkpoint.remove()
+        self.workers.wait()
         return fitted
 
     def _no_room(self, path: Path, error: OSError) -> Exception:
@@ -169,6 +181,9 @@ class StreamedRun:
             last = FinalPass(plan, recipe, fitted, cells, folder, pairs_stored=pairs_stored)
             with last.shelf:
                 last.run(progress, saver.after_block)
+                self.workers.wait()
+                if not self.workers.is_first:
+                    return
                 if not pairs_stored:
                     attrs[REGENERATION] = recipe.regeneration.to_json()
                 with PosteriorWriter(path, labels=plan.labels, n_draws=self.draws, attrs=attrs) as writer:
@@ -192,8 +207,8 @@ class StreamedRun:
 class _Saver:
     """Writes checkpoints when it is time or a signal asks, and stops the fit in the latter case."""
 
-    def __init__(self, checkpoint: Checkpoint, asked: Asked, every: float | None) -> None:
-        self.checkpoint, self.asked, self.every = checkpoint, asked, every
+    def __init__(self, checkpoint: Checkpoint, asked: Asked, every: float | None, workers: Workers) -> None:
+        self.checkpoint, self.asked, self.every, self.workers = checkpoint, asked, every, workers
         self._last = time.monotonic()
 
     def look(self, progress: Progress, done: int) -> None:
@@ -204,11 +219,13 @@ class _Saver:
 
     def after_pass(self, running: Running) -> None:
         """Write a checkpoint if it is time, if a signal asks, or if this was the last pass."""
+        asked = self.workers.any(bool(self.asked.by))
         due = self.every is not None and time.monotonic() - self._last >= 60 * self.every
-        if self.every is not None and (due or self.asked.by or running.finished):
+        if self.every is not None and self.workers.is_first and (due or asked or running.finished):
             self.checkpoint.save(running)
             self._last = time.monotonic()
-        if self.asked.by:
+        if asked:
+            self.workers.wait()  # whoever ends first has the launcher end the others: not before all is kept
             raise self._stopped()
 
     def after_block(self) -> None:
@@ -218,7 +235,7 @@ class _Saver:
 
     def _stopped(self, how: str = "go on with --resume (resume=True)") -> Stopped:
         how = how if self.every is not None else "without checkpoints nothing is kept"
-        return Stopped(f"stopped by {self.asked.by}; {how}")
+        return Stopped(f"stopped by {self.asked.by or 'a signal to another worker'}; {how}")
 
     @contextmanager
     def folder_of_blocks(self, path: Path) -> Iterator[Path]:
@@ -226,8 +243,12 @@ class _Saver:
         if self.every is not None:
             yield self.checkpoint.blocks
             return
-        with tempfile.TemporaryDirectory(prefix=".vihier-blocks-", dir=path.parent) as folder:
-            yield Path(folder)
+        with ExitStack() as stack:
+
+            def made() -> str:
+                return stack.enter_context(tempfile.TemporaryDirectory(prefix=".vihier-blocks-", dir=path.parent))
+
+            yield Path(self.workers.by_first(made))
 
 
 def _recipe(plan: DrawPlan, structure: Structure, seed: int, probe: Batch, pairs_stored: bool) -> Recipe | None:

@@ -130,7 +130,7 @@ class FinalPass:
             for name, value in shared.items()
         }
         self.noise = even_noise(min(MOMENT_DRAWS, fitted.n_draws))
-        self.shelf = Shelf(folder, self._tables())
+        self.shelf = Shelf(folder, self._tables(), cells.workers.rank)
 
     def _tables(self) -> dict[str, Table]:
         cells, n_draws = self.cells, self.fitted.n_draws
@@ -151,14 +151,14 @@ class FinalPass:
         return tables
 
     def run(self, progress: Progress, after_block: Callable[[], None] = lambda: None) -> None:
-        """Work out every block that is not there yet.
+        """Work out every block of this worker that is not there yet.
 
         Parameters
         ----------
         after_block : callable
             Called after each; what it raises ends the pass, with what is done so far kept.
         """
-        left = [number for number in range(len(self.cells)) if number not in self.shelf.finished]
+        left = [number for number in self.cells.mine if number not in self.shelf.finished]
         progress.start("drawing", len(left))
 
         def of_block(number: int) -> _Done:
@@ -194,7 +194,7 @@ class FinalPass:
             shelf.put("cells.count", places.sgrnas, block.cells.count)
 
     def write(self, writer: PosteriorWriter, gene_of_sgrna: np.ndarray, progress: Progress) -> None:
-        """Write the file's variables, from what all blocks added."""
+        """Write the file's variables, from what all blocks of all workers added."""
         for name, dims in self.dims.items():
             writer.add(name, dims, stored=self.pairs_stored or dims != GENE_LINE)
         progress.start("writing", len(self.shelf.tables))

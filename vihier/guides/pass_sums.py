@@ -1,0 +1,151 @@
+"""Sums of one pass over all blocks, which any number of workers take together: the same bits whatever that number.
+
+Blocks are added in their order within parts, of which there are as many whoever takes them, and the parts in theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+
+import torch
+from torch import Tensor
+
+from vihier.guides.block import Theta
+from vihier.guides.gene_chains import Said
+from vihier.guides.level_chains import Left
+from vihier.inference.workers import Workers
+
+PARTS = 64
+"""Parts of a pass, where there are as many blocks: workers have whole parts."""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What a visit leaves behind: the genes' own scales, and sums over the block in float64.
+
+    `said` is what the block's sgRNA and gene tables say of the shared part of each line's mean; `residual` [N] the sum
+    of the rows' squared residuals; `squares` counts and sums the squared standardised deviations of each location of
+    genes by the elements of its scale; `rows` what the rows say of moving a shared scale along with the deviations
+    that it scales (`vihier.guides.gene_chains.rows_density`). `left`, where the block was visited with its gene x line
+    table integrated out, is what stands for `residual` and `rows` then.
+    """
+
+    own: Theta
+    said: Said
+    residual: Tensor
+    squares: dict[str, tuple[Tensor, Tensor]]
+    rows: dict[tuple[str, str], tuple[Tensor, Tensor]]
+    left: Left | None = None
+
+    def of_chains(self, at: slice) -> Visit:
+        """Return what is left behind of some chains."""
+        left = self.left
+        return Visit(
+            {name: value[..., at] for name, value in self.own.items()},
+            Said(*(value[..., at] for value in vars(self.said).values())),
+            self.residual[..., at],
+            # Numbers of elements are those of all chains.
+            {name: (number[..., :1], square[..., at]) for name, (number, square) in self.squares.items()},
+            {key: (pull[..., at], weight[..., at]) for key, (pull, weight) in self.rows.items()},
+            left and replace(left, square=left.square[..., at], residual=left.residual[..., at]),
+        )
+
+
+def part_of(number: int, n_blocks: int) -> int:
+    """Return the part that a block is in.
+
+    Examples
+    --------
+    >>> [part_of(number, 3) for number in range(3)], part_of(281, 282)
+    ([0, 1, 2], 63)
+    """
+    return number * min(PARTS, n_blocks) // n_blocks
+
+
+def blocks_of_worker(workers: Workers, n_blocks: int) -> list[int]:
+    """Return the blocks of a worker's parts, in order."""
+    mine = workers.share(min(PARTS, n_blocks))
+    return [number for number in range(n_blocks) if part_of(number, n_blocks) in mine]
+
+
+class PassSums:
+    """What the visits of a pass leave behind, put together.
+
+    Parameters
+    ----------
+    theta : dict
+        Log-scales of the screen at the start of the pass.
+    own : collection of str
+        The genes' own scales.
+    by_gene : mapping of str to str
+        Locations whose squares are kept by gene, and their scales.
+    n_genes, n_blocks : int
+        Of the screen.
+    """
+
+    def __init__(
+        self, theta: Theta, own: Collection[str], by_gene: Mapping[str, str], n_genes: int, n_blocks: int
+    ) -> None:
+        self.theta = {
+            name: value.new_zeros(value.shape) if name in own else value.clone() for name, value in theta.items()
+        }
+        self.own = [name for name in theta if name in own]
+        shapes = {name: theta[scale].double() for name, scale in by_gene.items()}
+        self.by_gene = {name: (x.new_zeros(x.shape), x.new_zeros(x.shape)) for name, x in shapes.items()}
+        self.n_genes, self.n_blocks = n_genes, n_blocks
+        self._left: Left | None = None
+        self._like: Visit | None = None
+        self._parts = torch.zeros(0)
+
+    def add(self, number: int, genes: Tensor, visited: Visit) -> None:
+        """Add the visit of a block of these genes; a worker's blocks come in order."""
+        for name in self.own:
+            self.theta[name][genes] = visited.own[name].to(self.theta[name])
+        for name, table in self.by_gene.items():
+            for whole, part in zip(table, visited.squares[name], strict=True):
+                whole[genes] = part.double().expand_as(whole[genes])
+        if visited.left is not None:
+            self._add_left(genes, visited.left)
+        flat = torch.cat([x.reshape(-1).double() for x in self._pieces(visited)])
+        if self._like is None:
+            self._like, self._parts = visited, flat.new_zeros(min(PARTS, self.n_blocks), len(flat))
+        self._parts[part_of(number, self.n_blocks)] += flat
+
+    def _add_left(self, genes: Tensor, left: Left) -> None:
+        if self._left is None:
+            self._left = Left(left.rows, *(x.new_zeros(self.n_genes, *x.shape[1:]) for x in _tables(left)))
+        for whole, part in zip(_tables(self._left), _tables(left), strict=True):
+            whole[genes] = part
+
+    def _pieces(self, visited: Visit) -> Iterator[Tensor]:
+        yield from vars(visited.said).values()
+        yield visited.residual
+        for name, pair in visited.squares.items():
+            if name not in self.by_gene:
+                yield from pair
+        for pair in visited.rows.values():
+            yield from pair
+
+    def total(self, workers: Workers) -> Visit:
+        """Put the workers' sums together; `theta` gets the scales of all genes."""
+        assert self._like is not None
+        left = [] if self._left is None else _tables(self._left)
+        tables = [table for pair in self.by_gene.values() for table in pair]
+        workers.add_up(self._parts, *(self.theta[name] for name in self.own), *tables, *left)
+        flat = reduce(add, self._parts)
+        like = list(self._pieces(self._like))
+        sums = iter([x.reshape(y.shape) for x, y in zip(flat.split([y.numel() for y in like]), like, strict=True)])
+        said = Said(*(next(sums) for _ in vars(self._like.said)))
+        residual = next(sums)
+        squares = {name: (next(sums), next(sums)) for name in self._like.squares if name not in self.by_gene}
+        rows = {key: (next(sums), next(sums)) for key in self._like.rows}
+        return replace(
+            self._like, own={}, said=said, residual=residual, squares=squares | self.by_gene, rows=rows, left=self._left
+        )
+
+
+def _tables(left: Left) -> list[Tensor]:
+    return [left.lines, left.square, left.residual]
