@@ -126,3 +126,12 @@ def test_rows_of_any_design_given_all_rows_equal_dense_conditioning(with_leaf: b
         gain = prior @ np.linalg.inv(prior + np.diag(noise[:, draw].numpy()))
         np.testing.assert_allclose(mean[:, draw], gain @ y[:, draw].numpy(), atol=1e-12)
         np.testing.assert_allclose(variance[:, draw], np.diag(prior - gain @ prior), atol=1e-12)
+
+
+def test_student_rows_of_several_screens_are_those_of_each_by_itself() -> None:
+    y, scale, mean, variance = (tensor(6, N, seed=seed) for seed in (11, 12, 13, 14))
+    freedom = torch.tensor([[3.0, 2.5], [40.0, 30.0]], dtype=torch.float64)[[0, 1, 1, 0, 1, 0]]
+    together = student_density(y, freedom, scale, mean, variance)
+    for row in range(6):
+        alone = student_density(*(x[row : row + 1] for x in (y, freedom, scale, mean, variance)))
+        torch.testing.assert_close(together[row : row + 1], alone)

@@ -154,6 +154,13 @@ def student_density(y: Tensor, freedom: Tensor, scale: Tensor, mean: Tensor, var
     A row's weight w ~ Gamma(nu / 2, nu / 2) is integrated out by the trapezoidal rule in log w = s sinh(u),
     s = sqrt(2 / nu): the sinh makes it as exact for rows far out as for those near the mean.
     """
+    kinds = freedom[:, 0].unique()
+    if len(kinds) > 1:  # rows of one screen after those of another
+        density = torch.empty_like(mean)
+        for kind in kinds:
+            at = (freedom[:, 0] == kind).nonzero()[:, 0]
+            density[at] = student_density(*(x.expand_as(mean)[at] for x in (y, freedom, scale, mean, variance)))
+        return density
     if bool((freedom == freedom[:1]).all()):
         freedom = freedom[:1]  # most of the work below is then that of one row
     spread = (2 / freedom).sqrt()
