@@ -157,8 +157,8 @@ def refine(
     opened = post if isinstance(post, Posterior) else open_posterior(post)
     target = opened.path if out is None else Path(out)
     _check_free(opened, target, force)
-    chosen = genes_to_refine(opened, genes, worst, lineage, full)
     fit = FitToRefine.of(opened, screen_of(opened, screen), model)
+    chosen = genes_to_refine(opened, genes, worst, lineage, full)
     with open_progress(quiet) as progress, run_on(CPU, torch.float64):
         _Refinement.of(fit, chosen, settings, progress).write(target)
     return Posterior(target, origin=opened)
