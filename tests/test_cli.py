@@ -104,7 +104,7 @@ def test_columns_are_mapped_and_conflicts_dropped(
 def test_models_are_listed_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["additive", "crossed", "gene_lineage"]
+    assert [line.split()[0] for line in lines] == ["additive", "covariate", "crossed", "gene_lineage", "multi_screen"]
     assert all(len(line.split()) > 3 for line in lines)
 
 
@@ -114,6 +114,9 @@ def test_a_model_is_described_and_its_graph_written(tmp_path: Path, capsys: pyte
     out = tmp_path / "additive.dot"
     assert main(["models", "additive", "--graph", str(out)]) == 0
     assert out.read_text().startswith("digraph")
+    for name, edge in (("covariate", "mu_kappa -> kappa"), ("multi_screen", "sigma_rho -> rho")):
+        assert main(["models", name, "--graph", str(out)]) == 0
+        assert edge in out.read_text()
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.csv.gz", "t.parquet"])

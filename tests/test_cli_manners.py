@@ -195,4 +195,4 @@ def test_json_of_what_was_done(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert fitted["out"] == str(fit) and fitted["converged"] is False and fitted["reason"]
     summary = said("summary", fit)
     assert (summary["variable"], len(summary["rows"])) == ("effect", 20)
-    assert set(said("models")) == {"additive", "crossed", "gene_lineage"}
+    assert set(said("models")) >= {"additive", "crossed", "gene_lineage"}

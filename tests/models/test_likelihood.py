@@ -30,7 +30,7 @@ def frame() -> pd.DataFrame:
         for r in range(2)
     ]
     columns = ["sgrna", "hugo_symbol", "depmap_id", "lineage", "replicate_id", "screen", "lfc"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns).assign(copy_number=1.2, rna_expr=0.3, is_mutated=False)
 
 
 def trace(likelihood: Likelihood, table: pd.DataFrame, model: str = "additive"):

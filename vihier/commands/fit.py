@@ -44,6 +44,7 @@ def fit(
     likelihood: options.Likelihood = "auto",
     noise: options.Noise = "auto",
     nu: options.Nu = "auto",
+    covariate: options.Covariates = None,
     genes: options.Genes = None,
     lines: options.Lines = None,
     lineages: options.Lineages = None,
@@ -83,6 +84,7 @@ def fit(
     vihier fit screen.parquet --out fit.h5
     vihier fit screen.parquet --out skin.h5 --lineages skin,eye --where screen=broad
     vihier fit screen.csv --out fit.h5 --model gene_lineage --prior 'mu_mu_mu_gamma=Normal(3,1)'
+    vihier fit screen.parquet --out cn.h5 --model covariate --covariate is_mutated=off
     vihier fit store.h5 --out fit.h5 --draws-disk-gb 20
     vihier fit --config run.toml --seed 2 --out second.h5
     torchrun --nproc-per-node 2 -m vihier fit store.h5 --out fit.h5
@@ -108,6 +110,7 @@ def fit(
         likelihood=likelihood,
         noise=noise,
         nu=_number_or_text(nu),
+        covariates=pairs(covariate, "--covariate", "'copy_number=centre'") or None,
         batch=batch,
         batch_size=batch_size,
         init=init,

@@ -47,6 +47,16 @@ Nu = Annotated[
     ),
 ]
 
+Covariates = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--covariate",
+        metavar="COLUMN=HOW",
+        help="How a column is prepared, e.g. 'copy_number=centre | clip(-2,2)', or 'off'. Repeatable.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+
 Genes = Annotated[list[str] | None, typer.Option(*GENES, metavar=LABELS, help="Genes to keep.", rich_help_panel=_PART)]
 Lines = Annotated[
     list[str] | None,

@@ -36,9 +36,11 @@ def models(
     programs = {each: load_program(each) for each in (model_names() if name is None else [name])}
     about = {each: {"description": _described(each)} for each in programs}
     if name is not None and graph is not None:
-        from vihier.plots.graph import write_graph
+        from vihier.models.made_up import with_made_up_columns
+        from vihier.plots.graph import small_batch, write_graph
 
-        about[name]["graph"] = str(write_graph(programs[name].model, graph))
+        batch = with_made_up_columns(small_batch(), programs[name].covariates)
+        about[name]["graph"] = str(write_graph(programs[name].model, graph, batch=batch))
     if as_json:
         typer.echo(json.dumps(about, indent=2, ensure_ascii=False))
     elif name is not None:

@@ -110,7 +110,7 @@ class DesignSweeper(Sweeper):
             sd = table.variance(self.structure, theta, self.block).sqrt()
             sd = sd if table.plates else sd[None]
             parts.append(sd.expand(table.columns.stop - table.columns.start, *sd.shape[1:]))
-        shape = torch.broadcast_shapes(*(part.shape[1:] for part in parts))
+        shape = max((part.shape[1:] for part in parts), key=lambda of_part: (len(of_part), of_part.numel()))
         # A constant sd is the same at all points.
         parts = [part.reshape(len(part), *(1 for _ in shape[1:]), -1) if part.dim() == 2 else part for part in parts]
         return torch.cat([part.expand(-1, *shape) for part in parts])

@@ -118,7 +118,9 @@ def open_if_same(path: Path, screen_hash: str, config: str) -> Posterior | None:
 
 def _difference(posterior: Posterior, screen_hash: str, config: str) -> str:
     there, wanted = tomllib.loads(posterior.attrs["config"]), tomllib.loads(config)
-    if there.get("model") == wanted.get("model") and posterior.attrs["screen_hash"] != screen_hash:
+    # The hash is of the columns that are read, which the model and its terms decide.
+    same = all(there.get(name) == wanted.get(name) for name in ("model", "covariates"))
+    if same and posterior.attrs["screen_hash"] != screen_hash:
         return "a fit of another screen"
     return first_difference(there, wanted)
 

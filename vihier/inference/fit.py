@@ -18,6 +18,12 @@ from vihier.guides.structured_draws import StructuredFit
 from vihier.inference.batches import GeneBlocks, RowParts, genes_in_block
 from vihier.inference.columns import columns_read
 from vihier.inference.config import fingerprint, open_if_same, to_toml
+from vihier.inference.covariates import (
+    chosen_covariates,
+    fit_covariates,
+    without_indicators,
+    write_covariates,
+)
 from vihier.inference.device import resolve_device, resolve_dtype, run_on, seed_of
 from vihier.inference.draws import DrawPlan, genes_at_once, write_draws, write_groups
 from vihier.inference.earlier_fit import EarlierFit
@@ -37,6 +43,7 @@ from vihier.models.program import Program, load_program
 from vihier.posterior.reader import Posterior
 from vihier.posterior.writer import PosteriorWriter
 from vihier.screen import Screen
+from vihier.screen.prepared import PreparedCovariate, prepared_screen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +68,7 @@ def fit(
     likelihood: str = "auto",
     noise: str = "auto",
     nu: str | float = "auto",
+    covariates: Mapping[str, str | None] | None = None,
     batch: str = "genes",
     batch_size: int | None = None,
     init: str | os.PathLike[str] | Posterior | None = None,
@@ -105,6 +113,9 @@ def fit(
     nu
         Degrees of freedom of `student_t`: learned, one for all (`global`) or one a `screen` (`auto`: where there are
         several); or a number.
+    covariates
+        Column -> how it is prepared before the model sees it, such as `"zscore(0.1) | clip(-3, 3)"`, or `"off"` to
+        leave a term of the model out; see `vihier.screen.prepared`. What the screen teaches is stored with the fit.
     batch
         What a minibatch holds: all rows of some `genes`, or `rows` at random (not with `structured`).
     batch_size
@@ -163,6 +174,7 @@ def fit(
         likelihood=likelihood,
         noise=noise,
         nu=nu,
+        covariates=covariates,
         batch=batch,
         batch_size=batch_size,
         init=init,
@@ -209,6 +221,7 @@ class _Run:
     asked: FitRequest
     program: Program
     screen: Screen | ScreenStore
+    covariates: Mapping[str, PreparedCovariate]
     device: torch.device
     dtype: torch.dtype
     init: EarlierFit | None
@@ -221,12 +234,17 @@ class _Run:
 
     @classmethod
     def of(cls, asked: FitRequest, screen: Screen | ScreenStore, workers: Workers) -> _Run:
-        program = load_program(asked.model, asked.priors, chosen_likelihood(asked, screen))
+        covariates = chosen_covariates(asked.model, asked.covariates, screen.covariates)
+        program = load_program(asked.model, asked.priors, chosen_likelihood(asked, screen, covariates), covariates)
         streamed = is_streamed(screen, asked, program)
         if workers.count > 1:
             check_workers(workers, screen, asked.batch_size, streamed, asked.out)
         if not isinstance(screen, Screen) and not streamed:
             screen = screen.to_screen()
+        given, prepared = screen, {}
+        if isinstance(screen, Screen):
+            prepared = fit_covariates(program, screen)
+            screen = prepared_screen(screen, prepared)
         device = workers.device(resolve_device(asked.device))
         wide = asked.guide == "structured" and not streamed
         chosen = resolve_dtype(asked.dtype, torch.float64 if wide else torch.float32)
@@ -242,8 +260,8 @@ class _Run:
         size = asked.batch_size
         if size is None and asked.guide != "structured":
             size = min(ROWS_IN_PART, screen.n_rows) if asked.batch == "rows" else genes_in_block(screen)
-        found = _hash(screen, read)
-        run = cls(asked, program, screen, device, chosen, earlier, size, sites, streamed, found, "", workers)
+        found = _hash(given, without_indicators(program, read))
+        run = cls(asked, program, screen, prepared, device, chosen, earlier, size, sites, streamed, found, "", workers)
         return replace(run, config=to_toml(run._settings()))
 
     def _settings(self) -> dict[str, Any]:
@@ -263,6 +281,8 @@ class _Run:
             settings["draws_disk_gb"] = float(asked.draws_disk_gb)
         if self.init is not None:
             settings |= {"init": str(self.init.posterior.path), "init_created_at": self.init.created_at}
+        if self.covariates:
+            settings["covariates"] = {name: str(each.preparation) for name, each in self.covariates.items()}
         return settings | ({"priors": dict(self.program.priors)} if self.program.priors else {})
 
     def write(self, path: Path) -> None:
@@ -281,6 +301,7 @@ class _Run:
                 with PosteriorWriter(path, labels=plan.labels, n_draws=asked.draws, attrs=attrs) as writer:
                     stats = write_draws(writer, plan, fitted, blocks, asked.draws, progress)
                     write_groups(writer, self.screen, fitted, stats)
+                    write_covariates(writer, self.covariates)
                     writer.finish(
                         converged=fitted.converged,
                         not_identified={**program.not_identified, **fitted.not_identified},

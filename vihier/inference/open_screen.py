@@ -91,18 +91,10 @@ def is_streamed(screen: Screen | ScreenStore, request: FitRequest, program: Prog
 
     Rows that are not Normal with one noise scale are held, and those that have covariates.
     """
-    import torch
-
-    from vihier.guides.structure import read_structure
     from vihier.guides.structured_fit import SWEPT_UP_TO
-    from vihier.inference.batches import GeneBlocks
-    from vihier.inference.columns import columns_read
-    from vihier.inference.device import run_on
+    from vihier.inference.covariates import has_row_design
 
     large = screen.n_genes * screen.n_lines > SWEPT_UP_TO
     if not (request.guide == "structured" and large and program.likelihood.is_plain):
         return False
-    probe = GeneBlocks(screen, 2, "cpu", torch.float64)[0]
-    with run_on(torch.device("cpu"), torch.float64):
-        columns_read(program.model, probe)
-        return read_structure(program.model, probe).design is None
+    return not has_row_design(program, screen)

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vihier.errors import VihierError
 from vihier.guides.block import make_block
 from vihier.guides.cell_file import CellFile
 from vihier.guides.interweave import Sweeper
@@ -36,6 +37,7 @@ from vihier.inference.streamed_run import BLOCK_PAIRS
 from vihier.inference.streamed_write import FinalPass, Recipe, bytes_of_pairs
 from vihier.inference.threads import AHEAD, one_thread
 from vihier.models.batch import Batch
+from vihier.models.made_up import with_made_up_columns
 from vihier.models.program import Program
 from vihier.posterior.moments import STATISTICS
 from vihier.screen.screen import ScreenIndex
@@ -132,6 +134,16 @@ def made_up_batch(sizes: Sizes, genes: int) -> Batch:
     )
 
 
+def _structure(program: Program, few: Batch) -> Structure:
+    structure = read_structure(program.model, with_made_up_columns(few, program.covariates))
+    if structure.design is not None:
+        raise VihierError(
+            f"model {program.name!r}: plan knows the time of models without covariates or tables by screen or batch; "
+            "fit some of the genes (vihier fit --n-genes 100) and multiply"
+        )
+    return structure
+
+
 def plan_fit(
     program: Program, sizes: Sizes, *, draws: int, draws_disk_gb: float, batch_size: int | None, folder: Path
 ) -> FitPlan:
@@ -151,7 +163,7 @@ def plan_fit(
     batch = made_up_batch(sizes, genes)
     few = made_up_batch(sizes, 2)
     with run_on(torch.device("cpu"), torch.float64):
-        structure, sites = read_structure(program.model, few), read_sites(program.model, few)
+        structure, sites = _structure(program, few), read_sites(program.model, few)
         plan = DrawPlan.of(program, sites, _Screen(sizes, 2), few)  # type: ignore[arg-type]
         recipe = Recipe.of(plan, structure, 0, few)
     pairs_stored = bytes_of_pairs(plan, sizes.genes, sizes.lines, draws) <= draws_disk_gb * GB
@@ -195,7 +207,7 @@ def plan_held_fit(program: Program, sizes: Sizes, *, draws: int) -> FitPlan:
     part = max(1, min(sizes.genes, PART_CELLS // sizes.lines))
     few = made_up_batch(sizes, min(2, sizes.genes))
     with run_on(torch.device("cpu"), torch.float64):
-        structure, sites = read_structure(program.model, few), read_sites(program.model, few)
+        structure, sites = _structure(program, few), read_sites(program.model, few)
         plan = DrawPlan.of(program, sites, _Screen(sizes, 2), few)  # type: ignore[arg-type]
     settings, threads = Settings(), torch.get_num_threads()
     of_chain = settings.burn_in + THIN * settings.kept

@@ -107,8 +107,9 @@ def posterior_predictive(
 def program_of(posterior: Posterior, model: Model | None = None) -> Program:
     """Return the program that a posterior is of: `model` where it is given, which a fit of one's own needs."""
     if model is not None:
-        return load_program(model, posterior.priors)
-    return load_program(posterior.model, posterior.priors, Likelihood.of_settings(posterior.config))
+        return load_program(model, posterior.priors, covariates=posterior.config.get("covariates"))
+    settings = posterior.config
+    return load_program(posterior.model, posterior.priors, Likelihood.of_settings(settings), settings.get("covariates"))
 
 
 def predicted_rows(predictor: Predictor) -> Iterator[tuple[slice, np.ndarray]]:

@@ -178,6 +178,12 @@ def predicted_blocks(
     VihierError
         A probability outside (0, 1).
     """
+    if predictor.screen.n_rows != rows.screen.n_rows:
+        dropped = rows.screen.n_rows - predictor.screen.n_rows
+        names = ", ".join(predictor.program.covariates)
+        raise VihierError(
+            f"column {names}: missing in {dropped:,} rows, and the fit left such rows out; leave them out here too"
+        )
     if not 0 < prob < 1:
         raise VihierError(f"prob: {prob!r} is not between 0 and 1, such as 0.9")
     return _blocks(predictor, rows, posterior, prob)

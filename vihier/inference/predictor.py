@@ -12,6 +12,7 @@ import torch
 from vihier.errors import VihierError
 from vihier.inference.batches import GeneBlocks
 from vihier.inference.columns import columns_read
+from vihier.inference.covariates import fit_covariates, read_covariates
 from vihier.inference.device import run_on, seeded
 from vihier.inference.draws import Draws
 from vihier.inference.known_sites import Known, KnownSites
@@ -21,6 +22,7 @@ from vihier.models.batch import Batch
 from vihier.models.program import Program
 from vihier.posterior.reader import Posterior
 from vihier.screen import Screen
+from vihier.screen.prepared import prepared_screen
 
 # Rows x draws of a block (64 MB in float64), and of the arrays of one run, some ten at a time.
 ELEMENTS_AT_ONCE = 8_000_000
@@ -35,7 +37,7 @@ class Predictor:
     Attributes
     ----------
     program, sites, screen
-        What is predicted.
+        What is predicted; the screen with its covariates as the fit prepared its own.
     draws
         Which draws of the posterior; N of them.
     known
@@ -73,6 +75,8 @@ class Predictor:
         if n_draws < 1 or (n_there is not None and n_draws > n_there):
             there = "give 1 or more" if n_there is None else f"the posterior has {n_there}; give 1 to {n_there}"
             raise VihierError(f"draws {n_draws}: {there}")
+        learned = fit_covariates(program, screen) if posterior is None else read_covariates(posterior)
+        screen = prepared_screen(screen, learned)
         with run_on(CPU, torch.float64, validate=True):
             # A few genes, and not all of them: what is not taken by block shows only on a part.
             first = GeneBlocks(screen, max(1, min(8, screen.n_genes // 2)))[0]

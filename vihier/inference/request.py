@@ -14,6 +14,7 @@ import torch
 
 from vihier.atomic import check_writable
 from vihier.errors import VihierError
+from vihier.inference.covariates import check_covariates
 from vihier.inference.device import resolve_device, resolve_dtype
 from vihier.inference.likelihoods import check_likelihood
 from vihier.models.batch import Batch
@@ -51,6 +52,7 @@ class FitRequest:
     likelihood: str = "auto"
     noise: str = "auto"
     nu: str | float = "auto"
+    covariates: Mapping[str, str | None] | None = None
     batch: str = "genes"
     batch_size: int | None = None
     init: str | os.PathLike[str] | Posterior | None = None
@@ -94,6 +96,7 @@ class FitRequest:
         if self.resume and self.force:
             raise VihierError("resume and force: go on from a checkpoint, or start anew; give one of them")
         load_program(self.model, self.priors)
+        check_covariates(self.model, self.covariates)
         check_likelihood(self)
         resolve_device(self.device)
         resolve_dtype(self.dtype)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import torch
 
 from vihier.errors import VihierError
 from vihier.inference.batches import GeneBlocks
 from vihier.inference.columns import columns_read
+from vihier.inference.covariates import without_indicators
 from vihier.models.program import Program
 from vihier.posterior.reader import Posterior
 from vihier.screen import Screen
+from vihier.screen.prepared import INDICATOR
 from vihier.screen.subset import take_rows
 
 
@@ -49,8 +54,10 @@ def fitted_part(posterior: Posterior, program: Program, screen: Screen) -> Scree
 
 def is_fitted(posterior: Posterior, program: Program, screen: Screen) -> bool:
     """Return whether a posterior is a fit of exactly this screen."""
-    read = columns_read(program.model, GeneBlocks(screen, max(1, min(8, screen.n_genes // 2)))[0])
-    return screen.content_hash(read) == posterior.attrs["screen_hash"]
+    batch = GeneBlocks(screen, max(1, min(8, screen.n_genes // 2)))[0]
+    made_up = {column + INDICATOR: torch.zeros(len(batch.gene), dtype=torch.float64) for column in program.covariates}
+    read = columns_read(program.model, replace(batch, covariates={**batch.covariates, **made_up}))
+    return screen.content_hash(without_indicators(program, read)) == posterior.attrs["screen_hash"]
 
 
 def _part(posterior: Posterior, screen: Screen) -> Screen | None:

@@ -55,6 +55,8 @@ class Batch:
         a screen), and each categorical covariate, such as `screen`, whose codes are among `covariates`.
     local_scale, row_scale : float
         1 / Pr(a local site is in the batch), and 1 / Pr(a row is in it).
+    uncut : Batch or None
+        The batch with all its rows, where this one has but the first of them.
     """
 
     n_genes: int
@@ -77,6 +79,7 @@ class Batch:
     sizes: Mapping[str, int] = field(default_factory=dict)
     local_scale: float = 1.0
     row_scale: float = 1.0
+    uncut: Batch | None = None
 
     @property
     def n_lineages(self) -> int:
@@ -168,7 +171,18 @@ class Batch:
             lfc=lfc,
             covariates=covariates,
             replicate=None if self.replicate is None else self.replicate[:1],
+            uncut=self.uncut or self,
         )
+
+    def by_gene_line(self, name: str) -> torch.Tensor:
+        """Return a covariate's mean over the rows of each gene and line, [B, Cb]; 0 where there is no row."""
+        rows = self.uncut or self
+        values = self.covariates[name] if self.uncut is None else rows.covariates[name]
+        shape = (len(self.gene_idx), len(self.line_idx))
+        pair = rows.gene * shape[1] + rows.line
+        zeros = values.new_zeros(shape[0] * shape[1])
+        count = zeros.index_add(0, pair, torch.ones_like(values)).clamp_min(1)
+        return (zeros.index_add(0, pair, values) / count).reshape(shape)
 
     def mean_over_sgrnas(self, values: torch.Tensor) -> torch.Tensor:
         """Average a quantity of sgRNAs, shape [Sb], over each gene's: shape [B, 1], like the plate `gene`."""

@@ -84,16 +84,24 @@ class Likelihood:
             settings.get("likelihood", "normal"), settings.get("noise", "global"), settings.get("nu", "global")
         )
 
-    def sample_scales(self, batch: Batch, lines: pyro.plate) -> Mapping[str, torch.Tensor]:
+    def sample_scales(
+        self,
+        batch: Batch,
+        lines: pyro.plate,
+        screens: pyro.plate | None = None,
+        line_screens: pyro.plate | None = None,
+    ) -> Mapping[str, torch.Tensor]:
         """Sample the noise scale, `sigma`, and the degrees of freedom, `nu`, that rows refer to.
 
-        `lines` is the program's plate of cell lines: Pyro has one of each name.
+        `lines`, `screens` and `line_screens` are the program's plates of these where it has them: Pyro has one of each
+        name.
         """
-        screens = pyro.plate("screen", batch.size_of("screen"), dim=-1) if "screen" in (self.noise, self.nu) else None
+        if screens is None and "screen" in (self.noise, self.nu):
+            screens = pyro.plate("screen", batch.size_of("screen"), dim=-1)
         drawn = {"sigma": pyro.sample("sigma", dist.HalfNormal(3.0))}
         if self.noise == "replicate":
             spread = pyro.sample("sigma_sigma_line_screen", dist.HalfNormal(1.0))
-            with pyro.plate("line_screen", batch.size_of("line_screen"), dim=-1):
+            with line_screens or pyro.plate("line_screen", batch.size_of("line_screen"), dim=-1):
                 of_line = pyro.sample("sigma_line_screen", dist.LogNormal(drawn["sigma"].log(), spread))
             drawn["sigma"] = of_line[..., batch.line_screen_of_replicate]
         if self.noise != "global":

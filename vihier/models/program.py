@@ -36,6 +36,8 @@ class Program:
         Variable -> why the data do not identify it.
     likelihood : Likelihood
         How the rows of one of vihier's models scatter; a user's program says so itself.
+    covariates : mapping
+        Columns that are prepared before the program sees them: name -> preparation; see `vihier.screen.prepared`.
     known : bool
         Whether it comes with vihier, whose tests hold it to what guides read off it for every gene.
     """
@@ -46,6 +48,7 @@ class Program:
     derived: Callable[[Mapping[str, torch.Tensor], Batch], dict[str, torch.Tensor]] | None = None
     not_identified: Mapping[str, str] = field(default_factory=dict)
     likelihood: Likelihood = NORMAL
+    covariates: Mapping[str, str] = field(default_factory=dict)
     known: bool = False
 
 
@@ -59,6 +62,7 @@ def load_program(
     model: str | Callable[[Batch], Any] | Program,
     priors: Mapping[str, Any] | None = None,
     likelihood: Likelihood | None = None,
+    covariates: Mapping[str, str] | None = None,
 ) -> Program:
     """Return the program of a model named, or wrap a user's own `def model(batch)`.
 
@@ -66,6 +70,8 @@ def load_program(
     ----------
     likelihood : Likelihood, optional
         Of a model named; Normal rows with one noise scale where it is not given.
+    covariates : mapping, optional
+        Columns to prepare; of a model named that has such terms, those that it is to have (all where not given).
 
     Raises
     ------
@@ -76,15 +82,25 @@ def load_program(
     if likelihood is not None and not isinstance(model, str):
         raise VihierError("likelihood: a program of your own says itself how rows scatter; leave it and noise out")
     if isinstance(model, Program):
-        return replace(model, model=with_priors(model.model, overrides), priors={**model.priors, **overrides})
+        return replace(
+            model,
+            model=with_priors(model.model, overrides),
+            priors={**model.priors, **overrides},
+            covariates={**model.covariates, **(covariates or {})},
+        )
     if callable(model):
-        return Program(getattr(model, "__name__", type(model).__name__), with_priors(model, overrides), overrides)
+        name = getattr(model, "__name__", type(model).__name__)
+        return Program(name, with_priors(model, overrides), overrides, covariates=dict(covariates or {}))
     names = model_names()
     if model not in names:
         raise VihierError(f"model {model!r}: there is none of that name; choose one of {', '.join(names)}")
     module = importlib.import_module(f"vihier.models.{model}")
     chosen = likelihood or NORMAL
     program = functools.partial(module.model, likelihood=chosen)
+    terms: Mapping[str, str] = getattr(module, "COVARIATES", {})
+    if terms:
+        terms = terms if covariates is None else covariates
+        program = functools.partial(program, terms=tuple(terms))
     return Program(
         name=model,
         model=with_priors(program, overrides),
@@ -92,5 +108,6 @@ def load_program(
         derived=getattr(module, "derived", None),
         not_identified=getattr(module, "NOT_IDENTIFIED", {}),
         likelihood=chosen,
+        covariates=dict(terms),
         known=True,
     )

@@ -27,7 +27,7 @@ def write_graph(model: Callable[[Batch], Any], path: str | os.PathLike[str], *, 
     path
         ``.dot`` for the graph's text; ``.svg``, ``.pdf`` or ``.png`` for a picture, which graphviz's ``dot`` draws.
     batch
-        What the program is run on, once; two genes in three lines by default. A program that reads covariates needs
+        What the program is run on, once; `small_batch()` by default. A program that reads covariates needs
         one that has them.
 
     Raises
@@ -51,7 +51,7 @@ def write_graph(model: Callable[[Batch], Any], path: str | os.PathLike[str], *, 
     except ImportError:
         raise VihierError("graphs need the Python package graphviz: pip install 'vihier[graph]'") from None
     with torch.random.fork_rng(devices=[]):
-        graph = pyro.render_model(model, model_args=(batch or _small_batch(),), render_distributions=True)
+        graph = pyro.render_model(model, model_args=(batch or small_batch(),), render_distributions=True)
     try:
         content = graph.source.encode() if out.suffix == ".dot" else graph.pipe(format=out.suffix[1:])
     except graphviz.ExecutableNotFound:
@@ -63,7 +63,7 @@ def write_graph(model: Callable[[Batch], Any], path: str | os.PathLike[str], *, 
     return out
 
 
-def _small_batch() -> Batch:
+def small_batch() -> Batch:
     """Two genes of two sgRNAs in three lines of two lineages."""
     of_row = torch.arange(12)
     return Batch(

@@ -73,8 +73,8 @@ class FitToRefine:
                 )
             if not structure.is_plain:
                 raise VihierError(
-                    f"{post.path}: its rows are {program.likelihood.label}, and only with Normal rows of one noise scale "
-                    "can all locations be integrated out; fit with --likelihood normal --noise global to refine"
+                    f"{post.path}: its rows are {program.likelihood.label}, and only with Normal rows of one noise "
+                    "scale can all locations be integrated out; fit with --likelihood normal --noise global to refine"
                 )
             # A few genes, and not all of them, as in a fit: mistakes in plates do not show on a whole screen.
             sites = read_sites(program.model, probe)

@@ -93,6 +93,11 @@ class ModelScreen:
         self.dims: dict[str, np.ndarray] = {}
         tighter = SIMULATION_PRIORS.get(model, {}) if isinstance(model, str) else {}
         self.program: Program = load_program(model, {**tighter, **normalise_priors(priors)})
+        if self.program.covariates:
+            raise VihierError(
+                f"model {self.program.name!r}: it reads {', '.join(self.program.covariates)}, which a simulated screen "
+                "lacks; simulate from --model additive, or draw from a fit with 'vihier predict --draws-out'"
+            )
         self.about: dict[str, Any] = {"model": self.program.name, "priors": dict(self.program.priors)}
         probe = _run(self.program, _probe_batch(), design.seed, 0)
         check_prior_names(self.program.priors, [name for name in probe.sampled if name != "lfc"])
