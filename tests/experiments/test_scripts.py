@@ -62,7 +62,45 @@ def test_the_seed_notebook_shows_what_its_prior_does(tmp_path: Path) -> None:
     assert (tmp_path / "additive.dot").read_text().startswith("digraph")
 
 
-@pytest.mark.parametrize("script", ["avana_ky.py", "seed_notebook.py"])
+@pytest.mark.slow
+def test_programs_of_ones_own_find_what_their_data_were_made_from() -> None:
+    """Sizes that take seconds; shares are of some dozens of genes, and intervals of 90 % hold about that many."""
+    found = {}
+    for script, arguments in (
+        ("paralogues.py", ("--genes", "40")),
+        ("time_course.py", ("--genes", "80")),
+        ("sgrna_scores.py", ("--genes", "40")),
+    ):
+        done = run(script, *arguments, "--draws", "200")
+        assert done.returncode == 0, done.stderr
+        found[script] = json.loads(done.stdout)
+        assert found[script]["converged"]
+    buffering = found["paralogues.py"]["buffering_mean"]
+    assert buffering["buffered"] == pytest.approx(0.4, abs=0.06) and buffering["others"] == pytest.approx(0, abs=0.06)
+    course = found["time_course.py"]
+    assert course["correlation_with_true_rates"] > 0.97 and course["drug_genes_found"] == "20 of 20"
+    assert int(course["others_called"].split()[0]) < 0.25 * 60
+    scores = found["sgrna_scores.py"]
+    assert scores["rms_error"] < 0.6 * scores["rms_error_of_plain_means"]
+    assert scores["covered_by_90%"] == pytest.approx(0.9, abs=0.04)
+
+
+@pytest.mark.slow
+@with_data
+def test_models_are_compared_on_a_few_genes(tmp_path: Path) -> None:
+    done = run("model_comparison.py", "--genes", "25", "--draws", "100", "--loo-draws", "50", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    models = json.loads(done.stdout)["models"]
+    assert list(models) == ["additive", "covariate", "multi_screen"]
+    assert models["additive"]["loo"]["difference"] == models["additive"]["held_out"]["difference"] == 0
+    for model, found in models.items():
+        assert found["converged"], model
+        # Held-out rows and rows left out one by one are predicted about as well.
+        assert found["loo"]["per_row"] == pytest.approx(found["held_out"]["per_row"], abs=0.1)
+    assert png_names(tmp_path) == ["model_comparison.png"]
+
+
+@pytest.mark.parametrize("script", ["avana_ky.py", "seed_notebook.py", "model_comparison.py"])
 def test_absent_data_are_one_line(script: str, tmp_path: Path) -> None:
     done = run(script, "--data", tmp_path / "nowhere.parquet")
     assert (done.returncode, done.stdout) == (2, "")

@@ -17,6 +17,8 @@ from vihier.kernels.design import DesignData, PooledLeaf
 from vihier.models.batch import Batch
 
 LEAF: Plates = ("gene", "line")
+OF_LINES: tuple[Plates, ...] = (("line",), ("line_screen",), ("replicate",))
+"""Shared tables each element of which is in one line."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,22 @@ class SharedLayout:
     Attributes
     ----------
     lines, border : tuple of Table
-        Tables over lines, and all others.
+        Tables over lines or what is in one line, and all others.
     columns : Tensor
-        Which columns the rows of each line have, int64, [C, s], the line's own first; `size` where there are fewer.
+        Which columns the rows of each line have, int64, [C, s], first the `n_own` of `lines`; `size` where there are
+        fewer.
     """
 
     lines: tuple[Table, ...]
     border: tuple[Table, ...]
     columns: Tensor
+    n_own: int
     size: int
+
+    @property
+    def n_border(self) -> int:
+        """Number of columns of the border."""
+        return sum(_size(table) for table in self.border)
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -60,7 +69,7 @@ class SharedLayout:
     def of(cls, structure: Structure, batch: Batch) -> SharedLayout:
         """Lay out a structure's shared tables; `batch` is the whole screen."""
         keys = [key for key in structure.tables if is_shared(key[0])]
-        keys.sort(key=lambda key: key[0] != ("line",))
+        keys.sort(key=lambda key: key[0] not in OF_LINES)
         tables, start = [], 0
         for plates, design in keys:
             size = batch.size_of(plates[0]) if plates else 1
@@ -70,27 +79,11 @@ class SharedLayout:
         seen = torch.zeros(n_lines, start, dtype=torch.bool, device=device)
         for table in tables:
             seen[batch.line, table.columns.start + _element(table, batch)] = True
-            if table.plates == ("line",):  # also of lines without a row
-                every = torch.arange(n_lines, device=device)
-                seen[every, table.columns.start + every] = True
-        of_line = [row.nonzero()[:, 0] for row in seen]
-        width = max((len(x) for x in of_line), default=0)
-        columns = torch.full((n_lines, width), start, dtype=torch.long, device=device)
-        for line, found in enumerate(of_line):
-            columns[line, : len(found)] = found
-        lines = tuple(table for table in tables if table.plates == ("line",))
-        return cls(lines, tuple(tables[len(lines) :]), columns, start)
-
-    def scale(self, structure: Structure, theta: Theta, block: Block) -> Tensor:
-        """Prior sds of all columns, [P, N]."""
-        n_draws = next(iter(theta.values())).shape[-1]
-        parts = [
-            table.variance(structure, theta, block).sqrt().expand(_size(table), n_draws)
-            if table.plates
-            else table.variance(structure, theta, block).sqrt()[None]
-            for table in self.tables
-        ]
-        return torch.cat([*parts, block.data.square.new_zeros(0, n_draws)])
+        lines = tuple(table for table in tables if table.plates in OF_LINES)
+        border = tuple(tables[len(lines) :])
+        n_of_lines = border[0].columns.start if border else start
+        own, others = _packed(seen[:, :n_of_lines], start), _packed(seen[:, n_of_lines:], start - n_of_lines)
+        return cls(lines, border, torch.cat([own, n_of_lines + others], 1), own.shape[1], start)
 
     def split(self, structure: Structure, theta: Theta, block: Block, totals: Tensor, random: Normals) -> Theta:
         """Split totals, [P, N], into the deviations of their locations."""
@@ -109,6 +102,16 @@ class SharedLayout:
             total = reduce(add, (location.reach * deviations[location.name] for location in members))
             parts.append(total if table.plates else total[None])
         return torch.cat(parts) if parts else None
+
+
+def _packed(seen: Tensor, none: int) -> Tensor:
+    """Positions of what is seen in each row, [C, most in a row]; `none` where there are fewer."""
+    width = int(seen.sum(1).max()) if seen.numel() else 0
+    columns = torch.full((len(seen), width), none, dtype=torch.long, device=seen.device)
+    for line, row in enumerate(seen):
+        found = row.nonzero()[:, 0]
+        columns[line, : len(found)] = found
+    return columns
 
 
 def _size(table: Table) -> int:

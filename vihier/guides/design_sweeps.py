@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vihier.guides.block import Block, Theta, noise_variance
-from vihier.guides.design_block import DesignBlock, SharedLayout, Table
+from vihier.guides.design_block import OF_LINES, DesignBlock, SharedLayout, Table
 from vihier.guides.design_chains import DesignChains, shifts_of
 from vihier.guides.deviations import normal_like
 from vihier.guides.evidence import global_log_prior
@@ -64,8 +64,10 @@ class DesignSweeper(Sweeper):
         users = users_of(self.structure, scale)
         if not users or scale.name in self.structure.of_rows or not all(is_shared(x.plates) for x in users):
             return False
-        of_lines = [location.plates == ("line",) for location in users]
-        return scale.plates in ((), ("line",), ("lineage",)) if all(of_lines) else not (any(of_lines) or scale.plates)
+        of_lines = [location.plates in OF_LINES for location in users]
+        if all(location.plates == ("line",) for location in users):
+            return scale.plates in ((), ("line",), ("lineage",))
+        return not scale.plates and all(of_lines) == any(of_lines)
 
     def sweep(self, theta: Theta) -> Theta:
         """Return the scales (log-scales, draws last) after one sweep."""
@@ -123,12 +125,14 @@ class DesignSweeper(Sweeper):
 
     def draw_shared_given(self, theta: Theta, said: Said) -> list[Tensor]:
         """Draw the scales of shared tables and u given d; return how far d shifts against it, [E, N] for each shift."""
-        layout, q = self.layout, len(self.layout.lines)
-        parts = bordered(said.precision, said.rhs, layout.columns, q)
+        layout, q = self.layout, self.layout.n_own
+        parts = bordered(said.precision, said.rhs, layout.columns, q, layout.n_border)
         n_draws, n_lines = said.rhs.shape[1], len(layout.columns)
 
         def of_lines(at: Theta) -> Tensor:
-            return self._scale(at, layout.lines).unflatten(0, (q, n_lines)).movedim((0, 1), (-1, -2))
+            scale = self._scale(at, layout.lines)
+            none = scale.new_zeros(layout.size + 1 - len(scale), *scale.shape[1:])
+            return torch.cat([scale, none])[layout.columns[:, :q]].movedim((0, 1), (-2, -1))
 
         precision, rhs = parts.border, parts.border_rhs
         if q:
@@ -154,14 +158,17 @@ class DesignSweeper(Sweeper):
                     self._slice(theta, scale, evidence)
             found = factor(parts.line, left, of_lines(theta))
             lines = found.draw(normal_like(found.solution, self.generator))
-        totals = torch.cat([lines.permute(2, 1, 0).flatten(0, 1), border.T])
+        totals = rhs.new_zeros(layout.size + 1, n_draws)
+        totals[layout.columns[:, :q]] = lines.permute(1, 2, 0)
+        totals[layout.size - layout.n_border : layout.size] = border.T
+        totals = totals[: layout.size]
         shifts = self._shift_against(theta, totals, said)
         self.totals = totals
         self.shared = layout.split(self.structure, theta, self.block, totals, self.generator)
         return shifts
 
     def _of_border(self, scale: Scale) -> bool:
-        return all(location.plates != ("line",) for location in users_of(self.structure, scale))
+        return all(location.plates not in OF_LINES for location in users_of(self.structure, scale))
 
     def _border_evidence(self, precision: Tensor, rhs: Tensor, at: Theta) -> Tensor:
         return factor(precision, rhs, self._scale(at, self.layout.border).movedim(0, -1)).log_evidence

@@ -1,7 +1,8 @@
 """Coefficients that genes share once the genes' own are known: those of lines, and a border of few others.
 
-A row is in one line, so that given all others the lines' coefficients are independent, q for each: the precision is
-block diagonal with a border. Lines are integrated out first. Draws, N, come first.
+A row is in one line, so that given all others the lines' coefficients are independent, up to q for each (its own, those
+of the line in each library, ...): the precision is block diagonal with a border. Lines are integrated out first. Draws,
+N, come first.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Bordered:
     border_rhs: Tensor
 
 
-def bordered(precision: Tensor, rhs: Tensor, columns: Tensor, n_of_lines: int) -> Bordered:
+def bordered(precision: Tensor, rhs: Tensor, columns: Tensor, n_own: int, n_border: int) -> Bordered:
     """Arrange what rows say.
 
     Parameters
@@ -44,22 +45,22 @@ def bordered(precision: Tensor, rhs: Tensor, columns: Tensor, n_of_lines: int) -
     precision : Tensor
         Of the s coefficients that each line's rows have, [N, C, s, s]; the lines' own q come first among them.
     rhs : Tensor
-        [P, N]: those of lines, table by table, then the border's.
+        [P, N]: those of lines, then the border's.
     columns : Tensor
-        Which of the P these are, [C, s].
-    n_of_lines : int
-        q.
+        Which of the P these are, [C, s]; P where there are fewer.
+    n_own, n_border : int
+        q and R.
     """
-    q, n_lines = n_of_lines, len(columns)
-    n_border = len(rhs) - q * n_lines
-    local = columns[:, q:] - q * n_lines
+    q = n_own
+    padded = torch.cat([rhs, rhs.new_zeros(1, rhs.shape[1])])
+    local = columns[:, q:] - (len(rhs) - n_border)
     return Bordered(
         precision[:, :, :q, :q],
-        rhs[: q * n_lines].unflatten(0, (q, n_lines)).permute(2, 1, 0),
+        padded[columns[:, :q]].permute(2, 0, 1),
         precision[:, :, :q, q:],
         local,
         _scatter(precision[:, :, q:, q:], local, n_border),
-        rhs[q * n_lines :].T,
+        rhs[len(rhs) - n_border :].T,
     )
 
 
