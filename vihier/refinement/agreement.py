@@ -12,7 +12,7 @@ import xarray as xr
 from vihier.errors import VihierError
 from vihier.posterior.layout import SAMPLE_DIMS
 from vihier.posterior.reader import Posterior
-from vihier.refinement.writing import NUTS, NUTS_DIAGNOSTICS
+from vihier.refinement.writing import GIVEN_SHARED, NUTS, NUTS_DIAGNOSTICS
 
 QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
 # A Normal's 5 and 95 % quantiles are so many sds apart.
@@ -83,7 +83,7 @@ def compared(post: Posterior, variables: Sequence[str] | None = None) -> Iterato
     post
         A refined fit.
     variables
-        Which; all when None.
+        Which; when None all, or those of genes where NUTS took what genes share from the fit.
 
     Raises
     ------
@@ -94,7 +94,10 @@ def compared(post: Posterior, variables: Sequence[str] | None = None) -> Iterato
         raise VihierError(f"{post.path}: holds no NUTS draws; `vihier refine {post.path.name} --worst 20` adds them")
     diagnostics = post.group("diagnostics") if post.has_group("diagnostics") else xr.Dataset()
     figures = post.group(NUTS_DIAGNOSTICS)
-    for name in post.variables if variables is None else variables:
+    chosen = list(post.variables) if variables is None else variables
+    if variables is None and post.group(NUTS, only=()).attrs.get(GIVEN_SHARED):
+        chosen = [name for name in chosen if {"hugo_symbol", "sgrna"} & set(post.variables[name])]
+    for name in chosen:
         if name not in post.variables:
             post.moments(name)  # refuses it, naming the nearest
         theirs = post.group(NUTS, only=[name])[name]

@@ -13,6 +13,7 @@ import torch
 from pyro.infer import MCMC, NUTS
 from torch import Tensor
 
+from vihier.refinement.given_shared import GivenShared
 from vihier.refinement.log_posterior import LogPosterior
 
 MAX_TREE_DEPTH = 10
@@ -24,7 +25,8 @@ class ChainPlan:
 
     Attributes
     ----------
-    log_posterior : LogPosterior
+    log_posterior : LogPosterior or GivenShared
+        The second changes between transitions.
     centre, root : Tensor
         NUTS walks in z, log-scales = centre + root z, shapes [D] and [D, D]: independent and of unit variance under the
         guide.
@@ -36,7 +38,7 @@ class ChainPlan:
     seed : int
     """
 
-    log_posterior: LogPosterior
+    log_posterior: LogPosterior | GivenShared
     centre: Tensor
     root: Tensor
     start: Tensor
@@ -50,10 +52,12 @@ class ChainPlan:
 class ChainDraws:
     """Draws of one chain, warm-up left out.
 
-    x [draws, D] are log-scales; energy, n_steps, lp and diverging [draws]; step_size is that after warm-up.
+    x [draws, D] are log-scales; energy, n_steps, lp and diverging [draws]; step_size is that after warm-up. `local`
+    [draws, L] are the genes' deviations where they were drawn along the way, L = 0 elsewhere.
     """
 
     x: np.ndarray
+    local: np.ndarray
     energy: np.ndarray
     n_steps: np.ndarray
     lp: np.ndarray
@@ -103,7 +107,10 @@ def run_chain(plan: ChainPlan, told: Callable[[int], None] = lambda done: None) 
         return _Energy.apply(z["z"], plan)
 
     start = torch.linalg.solve_triangular(plan.root, (plan.start - plan.centre)[:, None], upper=False)[:, 0]
-    x, energies, steps, lps = [], [], [], []
+    x, local, energies, steps, lps = [], [], [], [], []
+    moving = plan.log_posterior if isinstance(plan.log_posterior, GivenShared) else None
+    if moving is not None:
+        moving.begin(plan.start)
     before = 0
     done = 0
     warmup_steps = 0
@@ -112,13 +119,18 @@ def run_chain(plan: ChainPlan, told: Callable[[int], None] = lambda done: None) 
         nonlocal before, done, warmup_steps
         done += 1
         told(done)
+        deviations, potential = torch.zeros(0), kernel.potential_energy
+        if moving is not None:
+            deviations = moving.move(plan.centre + plan.root @ params["z"].detach(), done)
+            kernel.clear_cache()
         if stage.startswith("Warmup"):
             warmup_steps = n_evaluations
         else:
             x.append(params["z"].detach().clone())
+            local.append(deviations)
             energies.append(kernel.energy)
             steps.append(n_evaluations - before)
-            lps.append(-kernel.potential_energy)
+            lps.append(-potential)
         before = n_evaluations
 
     # The mass matrix is the guide's: identity in z. One adapted to some hundred draws of the chain is further off.
@@ -144,6 +156,7 @@ def run_chain(plan: ChainPlan, told: Callable[[int], None] = lambda done: None) 
     z = torch.stack(x)
     return ChainDraws(
         x=(plan.centre + z @ plan.root.T).numpy(),
+        local=torch.stack(local).numpy(),
         energy=np.array(energies),
         n_steps=np.array(steps),
         lp=np.array(lps),

@@ -60,7 +60,7 @@ class FitToRefine:
         Raises
         ------
         VihierError
-            Another screen, another program, or one whose locations cannot be integrated out.
+            Another screen, another program, or one whose rows have covariates.
         """
         program = _program_of(post, model)
         with run_on(CPU, torch.float64):
@@ -70,11 +70,6 @@ class FitToRefine:
                 raise VihierError(
                     f"{post.path}: model {program.name!r} has covariates, or tables by screen or batch, in the mean of "
                     "rows, which refine does not take; its draws come from exact sweeps, see 'vihier check'"
-                )
-            if not structure.is_plain:
-                raise VihierError(
-                    f"{post.path}: its rows are {program.likelihood.label}, and only with Normal rows of one noise "
-                    "scale can all locations be integrated out; fit with --likelihood normal --noise global to refine"
                 )
             # A few genes, and not all of them, as in a fit: mistakes in plates do not show on a whole screen.
             sites = read_sites(program.model, probe)
@@ -92,8 +87,12 @@ class FitToRefine:
 
     def shared_centre(self) -> Theta:
         """Means of the deviations of the locations shared by genes, as one draw: site -> [*plates, 1]."""
+        return {name: value.mean(-1, keepdim=True) for name, value in self.shared_deviations().items()}
+
+    def shared_deviations(self) -> Theta:
+        """Deviations of the locations shared by genes in the fit's draws: site -> [*plates, n]."""
         shared = locations_of(self.structure, True)
-        values = {location.name: self._draws(location.name, {}).mean(-1, keepdim=True) for location in shared}
+        values = {location.name: self._draws(location.name, {}) for location in shared}
         block = make_block(self.structure, GeneBlocks(self.screen, 1)[0])
         deviations = {}
         for location in shared:

@@ -95,6 +95,39 @@ class LocationDraws:
             yield genes_batch(self.screen, codes[places]), to_sites(structure, values)
 
 
+@dataclass(frozen=True)
+class DrawnLocations:
+    """Draws of a subset in which the chains have drawn the locations too.
+
+    Attributes
+    ----------
+    structure, screen
+    block : Block
+        The genes, all of which are wanted.
+    theta : dict
+        Log-scales, draws last, those of genes for the block's genes.
+    shared, local : dict
+        Deviations of the locations that genes share and of the genes' own, draws last, sgRNAs padded.
+    """
+
+    structure: Structure
+    screen: Screen
+    block: Block
+    theta: Theta
+    shared: Theta
+    local: Theta
+
+    def blocks(self) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
+        """Yield the genes: their batch, and site -> draws [N, *its shape there]."""
+        structure, block = self.structure, self.block
+        values = centre(structure, locations_of(structure, True), self.shared, {}, block)
+        own = locations_of(structure, False)
+        of_sgrnas = {x.name: unpad(self.local[x.name], block) for x in own if x.plates == ("sgrna",)}
+        values |= centre(structure, own, self.local | of_sgrnas, values, block)
+        values |= {name: value.exp() for name, value in self.theta.items()}
+        yield block.batch, to_sites(structure, values)
+
+
 def _of_places(structure: Structure, theta: Theta, places: np.ndarray) -> Theta:
     own = {scale.name for scale in structure.scales if scale.plates == ("gene",)}
     return {name: value[places] if name in own else value for name, value in theta.items()}

@@ -22,11 +22,12 @@ class LogScales:
     shapes: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def of(cls, structure: Structure, block: Block) -> LogScales:
-        """Lay out the scales of a structure for the genes of a block."""
+    def of(cls, structure: Structure, block: Block, *, own: bool = False) -> LogScales:
+        """Lay out the scales of a structure for the genes of a block: all, or the genes' own."""
         sizes = {"gene": len(block.batch.gene_idx), "line": block.batch.n_lines, "lineage": block.batch.lineages}
-        shapes = [tuple(sizes[plate] for plate in scale.plates) for scale in structure.scales]
-        return cls(tuple(scale.name for scale in structure.scales), tuple(shapes))
+        scales = [scale for scale in structure.scales if not own or scale.plates == ("gene",)]
+        shapes = [tuple(sizes[plate] for plate in scale.plates) for scale in scales]
+        return cls(tuple(scale.name for scale in scales), tuple(shapes))
 
     @property
     def _lengths(self) -> list[int]:

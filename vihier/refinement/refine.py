@@ -7,6 +7,10 @@ scales and locations, their own scales integrated out, is summed up once about t
 the subset and their uncertainty stays in. The other way, a short chain for each of many draws of the guide, was not
 taken: it would repeat what the guide says of the globals instead of checking it, and cost a warm-up for every draw.
 Where few genes are left out, all are sampled instead.
+
+Rows that are Student-t, or of several noise scales, leave no closed form for what other genes say. There NUTS walks
+over the genes' own scales given a weight for each row, and what genes share is pooled over the fit's draws of it, which
+come from exact sweeps over all genes (see `vihier.refinement.given_shared`).
 """
 
 from __future__ import annotations
@@ -29,14 +33,15 @@ from vihier.models.batch import Batch
 from vihier.posterior.reader import Posterior, open_posterior
 from vihier.refinement.chain import ChainPlan
 from vihier.refinement.fit_to_refine import CPU, FitToRefine, screen_of
-from vihier.refinement.location_draws import LocationDraws, subset_block
+from vihier.refinement.given_shared import GivenShared
+from vihier.refinement.location_draws import DrawnLocations, LocationDraws, subset_block
 from vihier.refinement.log_posterior import LogPosterior
 from vihier.refinement.log_scales import LogScales
 from vihier.refinement.other_genes import OtherGenes
 from vihier.refinement.processes import run_chains
 from vihier.refinement.subset import genes_to_refine
 from vihier.refinement.sum_up_others import Centre, sum_up_others
-from vihier.refinement.writing import NUTS, write_refined
+from vihier.refinement.writing import GIVEN_SHARED, NUTS, write_refined
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,8 +164,9 @@ def refine(
     _check_free(opened, target, force)
     fit = FitToRefine.of(opened, screen_of(opened, screen), model)
     chosen = genes_to_refine(opened, genes, worst, lineage, full)
+    kind = _Refinement if fit.structure.is_plain else _RefinementGivenShared
     with open_progress(quiet) as progress, run_on(CPU, torch.float64):
-        _Refinement.of(fit, chosen, settings, progress).write(target)
+        kind.of(fit, chosen, settings, progress).write(target)
     return Posterior(target, origin=opened)
 
 
@@ -223,17 +229,7 @@ class _Refinement:
         write_refined(target, self.fit, self.stored, locations, chains, self._about(log_posterior), self.progress)
 
     def _plans(self, log_posterior: LogPosterior) -> list[ChainPlan]:
-        settings = self.settings
-        centre, root = _whitening(self.start)
-        pick = generator(CPU, settings.seed, "starts")
-        starts = self.start[torch.randperm(len(self.start), generator=pick)[: settings.chains]]
-        if len(starts) < settings.chains:
-            raise VihierError(f"{self.fit.post.path}: has {len(self.start)} draws to start chains from; fit with more")
-        seeds = [seed_of(settings.seed, "chain", i) for i in range(settings.chains)]
-        return [
-            ChainPlan(log_posterior, centre, root, start, settings.warmup, settings.draws, settings.target_accept, seed)
-            for start, seed in zip(starts, seeds, strict=True)
-        ]
+        return _plans(self.fit, self.start, [log_posterior] * self.settings.chains, self.settings)
 
     def _about(self, log_posterior: LogPosterior) -> dict[str, Any]:
         settings = self.settings
@@ -245,6 +241,98 @@ class _Refinement:
             "n_log_scales": log_posterior.layout.size,
             "other_genes": self.fit.screen.n_genes - len(self.block.batch.gene_idx),
         }
+
+
+@dataclass(frozen=True)
+class _RefinementGivenShared:
+    """Genes to refine whose rows are not Normal with one noise scale, and the fit's draws of what genes share."""
+
+    fit: FitToRefine
+    genes: np.ndarray
+    block: Block
+    start: Tensor
+    scales: Theta
+    shared: Theta
+    settings: Settings
+    progress: Progress
+
+    @classmethod
+    def of(
+        cls, fit: FitToRefine, chosen: Sequence[str], settings: Settings, progress: Progress
+    ) -> _RefinementGivenShared:
+        genes = np.flatnonzero(np.isin(fit.screen.index.genes.astype(str), np.array(chosen)))
+        likelihood = f"{fit.post.path}: its rows are {fit.program.likelihood.label}; with these"
+        if fit.screen.n_genes - len(genes) < FEWEST_OTHERS:
+            raise VihierError(
+                f"{likelihood}, what genes share must come from {FEWEST_OTHERS} genes or more beside those refined; "
+                "choose fewer, or fit with --likelihood normal --noise global"
+            )
+        block = subset_block(fit.structure, fit.screen, genes)
+        layout = LogScales.of(fit.structure, block, own=True)
+        if not 0 < layout.size <= MOST_SCALES:
+            raise VihierError(
+                f"{likelihood}, NUTS walks over the genes' own log-scales: {layout.size:,} here, and 1 to "
+                f"{MOST_SCALES:,} will do"
+            )
+        theta = fit.log_scales(genes)
+        start = layout.join(theta)
+        shared = {name: value for name, value in theta.items() if name not in layout.names}
+        return cls(fit, genes, block, start, shared, fit.shared_deviations(), settings, progress)
+
+    def write(self, target: Path) -> None:
+        """Run the chains, judge, and write."""
+        settings, layout = self.settings, LogScales.of(self.fit.structure, self.block, own=True)
+        orders = [self._order(chain) for chain in range(settings.chains)]
+        seeds = [seed_of(settings.seed, "rows", chain) for chain in range(settings.chains)]
+        moving = [
+            GivenShared(self.fit.structure, self.block, layout, self.scales, self.shared, order, seed)
+            for order, seed in zip(orders, seeds, strict=True)
+        ]
+        chains = run_chains(_plans(self.fit, self.start, moving, settings), settings.n_processes, self.progress)
+        # Draw i of a chain was made with what the fit says of the globals at transition warmup + i.
+        used = torch.cat([order[settings.warmup : settings.warmup + settings.draws] for order in orders])
+        scales = {name: value[..., used] for name, value in self.scales.items()}
+        locations = DrawnLocations(
+            structure=self.fit.structure,
+            screen=self.fit.screen,
+            block=self.block,
+            theta=scales | layout.split(torch.as_tensor(np.concatenate([chain.x for chain in chains]))),
+            shared={name: value[..., used] for name, value in self.shared.items()},
+            local=moving[0].split(torch.as_tensor(np.concatenate([chain.local for chain in chains]))),
+        )
+        about = {
+            "sampler": "NUTS (Pyro) over the genes' log-scales given the rows' weights; these and locations drawn "
+            "in between, what genes share pooled over the fit's draws",
+            "seed": settings.seed,
+            "warmup": settings.warmup,
+            "target_accept": settings.target_accept,
+            "n_log_scales": layout.size,
+            "other_genes": self.fit.screen.n_genes - len(self.genes),
+            GIVEN_SHARED: True,
+        }
+        write_refined(target, self.fit, self.genes, locations, chains, about, self.progress)
+
+    def _order(self, chain: int) -> Tensor:
+        """Which draw of the fit goes with each transition: all in turn, in another order each time."""
+        random = generator(CPU, self.settings.seed, "globals", chain)
+        n, transitions = len(self.start), self.settings.warmup + self.settings.draws
+        return torch.cat([torch.randperm(n, generator=random) for _ in range(-(-transitions // n))])[:transitions]
+
+
+def _plans(
+    fit: FitToRefine, draws: Tensor, targets: Sequence[LogPosterior | GivenShared], settings: Settings
+) -> list[ChainPlan]:
+    """Plan a chain for each target, started from some of the guide's draws, [n, D], in coordinates whitened by all."""
+    centre, root = _whitening(draws)
+    pick = generator(CPU, settings.seed, "starts")
+    starts = draws[torch.randperm(len(draws), generator=pick)[: settings.chains]]
+    if len(starts) < settings.chains:
+        raise VihierError(f"{fit.post.path}: has {len(draws)} draws to start chains from; fit with more")
+    seeds = [seed_of(settings.seed, "chain", i) for i in range(settings.chains)]
+    return [
+        ChainPlan(target, centre, root, start, settings.warmup, settings.draws, settings.target_accept, seed)
+        for target, start, seed in zip(targets, starts, seeds, strict=True)
+    ]
 
 
 def _others(fit: FitToRefine, layout: LogScales, genes: np.ndarray, seed: int) -> OtherGenes | None:

@@ -68,7 +68,7 @@ def _worst(post: Posterior, worst: int) -> list[str]:
     try:
         khat = post.group("diagnostics")["khat"].values
     except (VihierError, KeyError) as error:
-        raise VihierError(f"{post.path}: has no k-hat of genes (its guide is {post.guide}); give --genes") from error
+        raise VihierError(f"{post.path}: has no k-hat of genes to choose by; give --genes or --lineage") from error
     order = np.argsort(-np.nan_to_num(khat, nan=np.inf), kind="stable")
     return sorted(labels[order[:worst]].tolist())
 

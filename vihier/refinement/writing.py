@@ -16,18 +16,20 @@ from vihier.models.batch import Batch
 from vihier.posterior.adding import GroupAdder
 from vihier.refinement.chain import ChainDraws
 from vihier.refinement.fit_to_refine import FitToRefine
-from vihier.refinement.location_draws import LocationDraws, subset_block
+from vihier.refinement.location_draws import DrawnLocations, LocationDraws, subset_block
 from vihier.refinement.verdict import Limits, Verdict, judge, tree_depth
 
 _STATS = ("energy", "n_steps", "lp", "diverging")
 NUTS, NUTS_STATS, NUTS_DIAGNOSTICS = "nuts", "nuts_sample_stats", "nuts_diagnostics"
+# Attribute of the group, where what genes share is not sampled but that of the fit.
+GIVEN_SHARED = "given_shared"
 
 
 def write_refined(
     target: Path,
     fit: FitToRefine,
     genes: np.ndarray,
-    locations: LocationDraws,
+    locations: LocationDraws | DrawnLocations,
     chains: Sequence[ChainDraws],
     about: Mapping[str, Any],
     progress: Progress,
@@ -89,7 +91,7 @@ def write_refined(
     return verdict
 
 
-def _values(plan: DrawPlan, locations: LocationDraws) -> Iterator[tuple[Variable, Batch, np.ndarray]]:
+def _values(plan: DrawPlan, locations: LocationDraws | DrawnLocations) -> Iterator[tuple[Variable, Batch, np.ndarray]]:
     """Yield draws [N, ...] of every variable, some genes at a time; of those shared by genes, once."""
     deterministic = [site.name for site in plan.sites.deterministic]
     for number, (batch, draws) in enumerate(locations.blocks()):
