@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -57,13 +57,13 @@ class ChainDraws:
     """
 
     x: np.ndarray
-    local: np.ndarray
     energy: np.ndarray
     n_steps: np.ndarray
     lp: np.ndarray
     diverging: np.ndarray
     step_size: float
     warmup_steps: int
+    local: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
 
 
 class _Energy(torch.autograd.Function):
