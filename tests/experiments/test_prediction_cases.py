@@ -34,7 +34,8 @@ def made_table() -> pd.DataFrame:
 
 def test_what_is_held_out_in_each_case() -> None:
     table = made_table()
-    held = {name: (table[rows], table[~rows]) for name, rows, _ in cases(table, seed=1)}
+    times = {name: masks for name, masks, _ in cases(table, seed=1)}
+    held = {name: (table[masks[0]], table[~masks[0]]) for name, masks in times.items()}
     assert list(held) == ["rows", "replicate", "sgrna", "line", "lineage", "gene"]
     assert len(held["rows"][0]) == round(0.1 * len(table))
     test, train = held["replicate"]
@@ -45,9 +46,13 @@ def test_what_is_held_out_in_each_case() -> None:
     assert not set(test["sgrna"]) & set(train["sgrna"])
     test, train = held["line"]
     assert not set(test["depmap_id"]) & set(train["depmap_id"]) and train["lineage"].nunique() == 3
-    for name, column in (("lineage", "lineage"), ("gene", "hugo_symbol")):
-        test, train = held[name]
-        assert not set(test[column]) & set(train[column]) and test[column].nunique() == 2
+    # Every line, and every lineage, has its turn once: three lines of a lineage in three turns, three lineages in four.
+    for name, n_elements in (("line", [3, 3, 3]), ("lineage", [1, 1, 1, 0])):
+        column = "depmap_id" if name == "line" else "lineage"
+        assert sorted((table.loc[mask, column].nunique() for mask in times[name]), reverse=True) == n_elements
+        assert (np.sum(times[name], axis=0) == 1).all()
+    test, train = held["gene"]
+    assert not set(test["hugo_symbol"]) & set(train["hugo_symbol"]) and test["hugo_symbol"].nunique() == 2
 
 
 def test_scores_by_hand() -> None:
