@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pyro
 import pyro.distributions as dist
@@ -22,13 +23,16 @@ from vihier.guides.block import Theta, make_block
 from vihier.guides.design_block import SharedLayout, design_block
 from vihier.guides.design_sweeps import DesignSweeper
 from vihier.guides.evidence import gene_log_prior, global_log_prior
-from vihier.guides.mixed_model import Structure, log_joint
+from vihier.guides.mixed_model import Argument, Structure, log_joint
 from vihier.guides.structure import check_structure, read_structure
 from vihier.guides.values import centre, locations_of, to_sites, unpad
 from vihier.inference.batches import GeneBlocks
 from vihier.inference.device import generator
 from vihier.kernels.bordered import factor
+from vihier.kernels.design import eliminate
 from vihier.models.batch import Batch
+from vihier.models.likelihood import Likelihood
+from vihier.models.program import load_program
 
 SCREEN = covariate_screen()
 PROBE = GeneBlocks(SCREEN, 2, CPU, F64)[0]
@@ -160,6 +164,75 @@ def test_the_log_density_of_a_state_is_that_of_the_program(name: str) -> None:
         at = {name: value[..., draw] for name, value in values.items()}
         logs = sum(float(value[..., draw].sum()) for value in theta.values())
         assert float(mine[draw]) == pytest.approx(float(log_joint(structure, at, whole(SCREEN))) + logs, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    "likelihood",
+    [Likelihood("student_t", "replicate"), Likelihood("normal", "screen"), Likelihood("student_t", "line", 4.0)],
+    ids=lambda x: x.label,
+)
+@pytest.mark.parametrize("name", ["covariate", "multi_screen"])
+def test_the_log_density_of_weighted_rows_is_that_of_the_program(name: str, likelihood: Likelihood) -> None:
+    """Student-t rows, their weights integrated out, and rows of several noise scales."""
+    model = load_program(name, None, likelihood).model
+    structure = read_structure(model, PROBE)
+    sizes = {"gene": SCREEN.n_genes}
+    random = torch.Generator().manual_seed(0)
+    theta = {}
+    for scale in structure.scales:
+        shape = [sizes.get(plate) or whole(SCREEN).size_of(plate) for plate in scale.plates]
+        theta[scale.name] = 0.3 * torch.randn(*shape, 3, generator=random, dtype=F64) - 0.5
+    sweeper = sweeper_of(structure)
+    for _ in range(3):
+        theta = sweeper.sweep(theta)
+    block = make_block(structure, whole(SCREEN))
+    values = centre(structure, structure.locations, deviations_of(sweeper), {}, block)
+    values |= {site: value.exp() for site, value in theta.items()}
+    mine = sweeper.log_joint(theta)
+    for draw in range(3):
+        at = {site: value[..., draw] for site, value in values.items()}
+        logs = sum(float(value[..., draw].sum()) for value in theta.values())
+        # Rows are in float32: 60 log densities, of residuals rounded by 1e-7.
+        assert float(mine[draw]) == pytest.approx(float(log_joint(structure, at, whole(SCREEN))) + logs, abs=2e-3)
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_rows_of_one_weight_say_what_rows_that_count_equally_say(name: str) -> None:
+    """Precision 1 / noise of every row, in every sum that elimination asks for."""
+    plain = read_structure(DESIGNS[name], PROBE)
+    layout = SharedLayout.of(plain, whole(SCREEN))
+    noise = torch.tensor([0.3, 0.5], dtype=F64)
+    # Degrees of freedom make rows weighted; they are not looked at here.
+    weighted = replace(plain, freedom=Argument("df", None, 5.0))
+    one, other = (design_block(structure, whole(SCREEN), layout) for structure in (plain, weighted))
+    assert one.cells is None and other.cells is not None and other.block.rows is not None
+    precision = (1 / noise).expand(len(other.block.rows.lfc), -1)
+    sums = other.cells.weigh(precision, precision * other.block.rows.lfc[:, None])
+    random = torch.Generator().manual_seed(0)
+    scale = torch.rand(SCREEN.n_genes, one.size, 2, generator=random, dtype=F64)
+    leaf = torch.rand(SCREEN.n_genes, 1, 2, generator=random, dtype=F64)
+    shared = torch.randn(layout.size, 2, generator=random, dtype=F64)
+    dense = torch.randn(SCREEN.n_genes, one.size, 2, generator=random, dtype=F64)
+    given = eliminate(one.data, noise, scale, leaf, shared)
+    same = eliminate(sums, torch.ones(2, dtype=F64), scale, leaf, shared)
+    said, too = one.data.said(given, 1 / noise, dense), sums.said(same, torch.ones(2, dtype=F64), dense)
+    fitted = other.cells.fitted(dense, torch.zeros_like(given.shrink), shared)
+    rest, left = one.data.rest(shared, 2), precision * (other.block.rows.lfc[:, None] - fitted)
+    # What is left of the rows, summed by line with z: to the rest less z x' d.
+    cells = torch.zeros(len(other.cells.gene), 2).index_add(0, other.cells.cell, left.float())
+    expected = (rest.leaf - one.data.to_leaf(dense, slice(None))) / noise
+    for mine, theirs in (
+        (given.chol, same.chol),
+        (given.solution, same.solution),
+        (given.shrink, same.shrink),
+        (said.precision, too.precision),
+        (said.rhs, too.rhs),
+        (one.data.gram_times(dense, slice(None)) / noise, sums.gram_times(dense, slice(None))),
+        (one.data.diagonal(slice(None)) / noise, sums.diagonal(slice(None))),
+        (expected, other.cells.to_leaf(cells)),
+    ):
+        # Sums over some 60 rows in single precision.
+        torch.testing.assert_close(theirs, mine.expand_as(theirs), atol=2e-4, rtol=1e-4)
 
 
 def few_scales(batch: Batch) -> None:

@@ -32,8 +32,7 @@ def frame() -> pd.DataFrame:
 def test_whole_screens_are_student_t_by_replicate_and_small_ones_normal(frame: pd.DataFrame) -> None:
     small = read_screen(frame)
     names = [f"G{i:03}" for i in range(WHOLE_FROM_GENES)]
-    columns = {"sgrna": names, "hugo_symbol": names, "depmap_id": "ACH-1", "lineage": "skin", "lfc": 0.1}
-    large = read_screen(pd.DataFrame(columns).assign(copy_number=1.0))
+    large = read_screen(pd.DataFrame({"sgrna": names, "hugo_symbol": names, "depmap_id": "ACH-1", "lfc": 0.1}))
     ask = FitRequest()
     assert chosen_likelihood(ask, small) == Likelihood("normal", "global")
     assert chosen_likelihood(ask, large) == Likelihood("student_t", "replicate")
@@ -43,9 +42,6 @@ def test_whole_screens_are_student_t_by_replicate_and_small_ones_normal(frame: p
         "student_t", "line", 4.0
     )
     assert chosen_likelihood(FitRequest(model=lambda batch: None), large) is None
-    # Rows that have covariates are Normal with one noise scale, unless a likelihood is asked for.
-    terms = {"copy_number": "centre"}
-    assert chosen_likelihood(FitRequest(model="covariate"), large, terms) == Likelihood("normal", "global")
     both = [large.to_frame().assign(screen=name, sgrna=lambda x, name=name: x["sgrna"] + name) for name in "ab"]
     assert chosen_likelihood(ask, read_screen(pd.concat(both))) == Likelihood("student_t", "replicate", "screen")
 

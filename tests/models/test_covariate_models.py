@@ -148,7 +148,6 @@ def test_terms_are_switched_off_and_refused_in_one_line(tmp_path: Path, capsys: 
         (["--covariate", "is_mutated=asis"], "covariate 'is_mutated': the screen has no such column"),
         (["--covariate", "copy_number=off", "--covariate", "rna_expr=off"], "none of its columns"),
         (["--covariate", "copy_number=half"], "covariate 'copy_number': half() is not understood"),
-        (["--likelihood", "student_t"], "are Normal with one noise scale"),
     ):
         assert main([*options, "--force", *bad]) == 2
         error = capsys.readouterr().err

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 
@@ -13,7 +13,9 @@ from torch import Tensor
 from vihier.guides.block import Block, Theta, make_block, table_variance
 from vihier.guides.deviations import Normals, split_table
 from vihier.guides.mixed_model import Plates, Structure, is_shared
-from vihier.kernels.design import DesignData, PooledLeaf
+from vihier.kernels.design import DesignData
+from vihier.kernels.rows import ROW_DTYPE
+from vihier.kernels.weighted_design import CellDesign, Entry
 from vihier.models.batch import Batch
 
 LEAF: Plates = ("gene", "line")
@@ -64,6 +66,13 @@ class SharedLayout:
     def tables(self) -> tuple[Table, ...]:
         """All of them, in the order of their columns."""
         return (*self.lines, *self.border)
+
+    @property
+    def place(self) -> Tensor:
+        """Place of each column among those of a line, [C, size + 1]."""
+        n_lines, width = self.columns.shape
+        places = self.columns.new_zeros(n_lines, self.size + 1)
+        return places.scatter_(1, self.columns, torch.arange(width, device=places.device).expand(n_lines, -1))
 
     @classmethod
     def of(cls, structure: Structure, batch: Batch) -> SharedLayout:
@@ -129,7 +138,7 @@ class DesignBlock:
     """A block of genes, its tables, and the sums over its rows.
 
     `local` are the genes' own tables but the leaf, which is that over genes and lines, None where there is none;
-    `size` is D.
+    `size` is D. `cells` are the rows themselves where they are of unequal precision.
     """
 
     block: Block
@@ -137,7 +146,7 @@ class DesignBlock:
     leaf: Table | None
     size: int
     data: DesignData
-    pool: PooledLeaf
+    cells: CellDesign | None = None
 
     def scale(self, structure: Structure, theta: Theta) -> Tensor:
         """Prior sds of d, [B, D, N]."""
@@ -183,8 +192,21 @@ def design_block(structure: Structure, batch: Batch, shared: SharedLayout) -> De
         local.append(Table(plates, design, slice(start, start + size)))
         start += size
     rows = _DesignRows.of(structure, batch, block, tuple(local), leaf, shared)
-    data = rows.summed(block, start, shared)
-    return DesignBlock(block, tuple(local), leaf, start, data, PooledLeaf(data))
+    data = rows.summed(start, shared)
+    if block.rows is None:
+        return DesignBlock(block, tuple(local), leaf, start, data)
+    order = rows.order(structure, block)
+    n = len(order)
+    # The rows one by one: what is asked of a cell of gene, sgRNA and line elsewhere is asked of each of them.
+    table = replace(
+        block.rows,
+        cell=torch.arange(n, device=order.device),
+        lengths=torch.ones_like(order),
+        lfc=block.rows.lfc - rows.offset[order].to(block.rows.lfc),
+        shape=(n, 1, 1),
+    )
+    cells = rows.cells(order, start, shared)
+    return DesignBlock(replace(block, rows=table), tuple(local), leaf, start, data, cells)
 
 
 Entries = tuple[Tensor, Tensor]
@@ -197,6 +219,7 @@ class _DesignRows:
 
     batch: Batch
     value: Tensor
+    offset: Tensor
     local: tuple[Entries, ...]
     shared: tuple[Entries, ...]
     leaf: Tensor | None
@@ -222,21 +245,51 @@ class _DesignRows:
         return cls(
             batch,
             batch.lfc.double() - offset,
+            offset,
             tuple(entries(table) for table in local),
             tuple(entries(table) for table in shared.tables),
             None if leaf is None else designs[leaf.design],
         )
 
-    def summed(self, block: Block, size: int, shared: SharedLayout) -> DesignData:
+    def order(self, structure: Structure, block: Block) -> Tensor:
+        """Which row each of `block.rows` is, [n]."""
+        batch, n_slots = self.batch, block.data.count.shape[1]
+        slot = block.slot[batch.sgrna] if structure.table(("sgrna",)) else torch.zeros_like(batch.sgrna)
+        return torch.argsort((batch.gene * n_slots + slot) * batch.n_lines + batch.line, stable=True)
+
+    def cells(self, order: Tensor, size: int, shared: SharedLayout) -> CellDesign:
+        """Gather rows, in an order, whose designs are the same."""
+        batch = self.batch
+        z = torch.zeros_like(self.value) if self.leaf is None else self.leaf
+        entries = (*self.local, *self.shared)
+        parts = [batch.gene.double(), batch.line.double(), z]
+        parts += [x for column, value in entries for x in (column.double(), value)]
+        found, cell = torch.unique(torch.stack(parts, 1)[order], dim=0, return_inverse=True)
+        gene, line, leaf, *rest = found.unbind(1)
+        pairs = [Entry(rest[i].long(), rest[i + 1].to(ROW_DTYPE)) for i in range(0, len(rest), 2)]
+        of_shared, place = tuple(pairs[len(self.local) :]), shared.place
+        return CellDesign(
+            cell=cell,
+            gene=gene.long(),
+            line=line.long(),
+            local=tuple(pairs[: len(self.local)]),
+            shared=of_shared,
+            leaf=leaf.to(ROW_DTYPE),
+            columns=shared.columns,
+            place=tuple(place[line.long(), entry.column] for entry in of_shared),
+            n_genes=len(batch.gene_idx),
+            size=size,
+            n_shared=shared.size,
+        )
+
+    def summed(self, size: int, shared: SharedLayout) -> DesignData:
         """Sum products of the rows' entries; `size` is D."""
         batch, y, n_shared = self.batch, self.value, shared.size
         n_genes, n_lines = len(batch.gene_idx), batch.n_lines
         z = torch.zeros_like(y) if self.leaf is None else self.leaf
         cell = batch.gene * n_lines + batch.line
         width = shared.columns.shape[1]
-        # Place of each column among those of its line.
-        place = torch.zeros(n_lines, n_shared + 1, dtype=torch.long, device=y.device)
-        place.scatter_(1, shared.columns, torch.arange(width, device=y.device).expand(n_lines, -1))
+        place = shared.place
 
         def total(index: Tensor, values: Tensor, *shape: int) -> Tensor:
             return y.new_zeros(torch.Size(shape).numel()).index_add_(0, index, values).reshape(shape)
@@ -262,11 +315,11 @@ class _DesignRows:
             for other, value in self.shared:
                 shared_gram += total(at * width + place[batch.line, other], x * value, n_lines, width, width)
         return DesignData(
-            gram=gram,
+            products=gram,
             total=dense,
             square=total(batch.gene, y * y, n_genes),
             count=total(batch.gene, torch.ones_like(y), n_genes),
-            leaf_weight=total(cell, z * z, n_genes, n_lines),
+            weight=total(cell, z * z, n_genes, n_lines),
             leaf_total=total(cell, z * y, n_genes, n_lines),
             leaf_cross=cross,
             shared_cross=shared_cross,

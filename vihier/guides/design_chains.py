@@ -12,7 +12,9 @@ from vihier.guides.design_block import DesignBlock, SharedLayout, Table
 from vihier.guides.deviations import normal_like
 from vihier.guides.gene_chains import GeneChains, sum_to
 from vihier.guides.mixed_model import Location, Scale, Structure
-from vihier.kernels.design import Eliminated, Said, draw_leaf, eliminate, rest_of, said_given_dense
+from vihier.kernels.design import DesignSums, Eliminated, Said, draw_leaf, eliminate
+
+ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class DesignChains(GeneChains):
     ) -> None:
         super().__init__(structure, design.block, generator)
         self.tree_scales = []
-        self.design, self.stats, self.shifts = design, design.data, shifts
+        self.design, self.shifts = design, shifts
+        self.stats: DesignSums = design.data
         self.dense: Tensor
         self.leaf: Tensor
         self.dense_left: Tensor
@@ -68,11 +71,28 @@ class DesignChains(GeneChains):
         self.shared_totals: Tensor | None = None
         self._given: Eliminated
 
+    def weigh_rows(self, theta: Theta) -> None:
+        """Take the rows at their present precisions, where these are unequal."""
+        if self.rows is not None and self.design.cells is not None:
+            rows = self.rows.data(theta, self.block.data)
+            self.stats = self.design.cells.weigh(rows.count[:, 0, 0], rows.total[:, 0, 0])
+
+    @property
+    def columns(self) -> Tensor:  # type: ignore[override]
+        """What all locations predict of each row, [n, 1, N]; `slots` adds nothing."""
+        assert self.design.cells is not None
+        return self.design.cells.fitted(self.dense, self.leaf, self.shared_totals)[:, None]
+
+    @property
+    def slots(self) -> Tensor:  # type: ignore[override]
+        """Zero: see `columns`."""
+        return self.dense.new_zeros(1, 1, 1)
+
     def eliminate(self, theta: Theta, shared: Tensor | None) -> Eliminated:
         """Integrate e out and factor d given the scales and u, [P, N]."""
         noise = noise_variance(self.structure, theta, self.block)
         scale, leaf = self.design.scale(self.structure, theta), self.design.leaf_variance(self.structure, theta)
-        return eliminate(self.stats, self.design.pool, noise, scale, leaf, shared)
+        return eliminate(self.stats, noise, scale, leaf, shared)
 
     def draw_coefficients(self, theta: Theta, shared: Tensor | None) -> Said:
         """Draw d given u, [P, N], with e integrated out; return what it says of u."""
@@ -80,7 +100,7 @@ class DesignChains(GeneChains):
         self._given = given
         self.dense = given.draw(normal_like(given.solution, self.generator))
         noise = noise_variance(self.structure, theta, self.block)
-        said = said_given_dense(self.stats, given, noise, self.dense)
+        said = self.stats.said(given, 1.0 / noise, self.dense)
         precisions, pulls = [], []
         for shift in self.shifts:
             table = self._table(shift.local)
@@ -104,29 +124,25 @@ class DesignChains(GeneChains):
         for shift, by in zip(self.shifts, shifts, strict=True):
             self.dense[:, self._table(shift.local).columns] += by
         self.shared_totals = shared
-        rest = rest_of(data, shared, self.dense.shape[-1])
-        left = rest.leaf - data.leaf_cross @ self.dense
+        rest = data.rest(shared, self.dense.shape[-1])
+        left = rest.leaf - data.to_leaf(self.dense, ALL)
         leaf = self.design.leaf_variance(self.structure, theta)
         self.leaf = torch.zeros_like(left)
         if leaf is not None:
             noise = noise_variance(self.structure, theta, self.block)
             self.leaf = draw_leaf(given, leaf, noise, left, normal_like(left, self.generator))
-        self.leaf_left = left - data.leaf_weight[..., None] * self.leaf
-        self.dense_left = rest.dense - data.gram @ self.dense - data.leaf_cross.mT @ self.leaf
+        self.leaf_left = left - data.leaf_weight * self.leaf
+        self.dense_left = rest.dense - data.gram_times(self.dense, ALL) - data.to_dense(self.leaf)
         self.deviations = self.design.split(self.structure, theta, self.dense, self.leaf, self.generator)
         self._squares = {}
 
     def residual_squares(self) -> Tensor:
         """Sum of the rows' squared residuals, [N]."""
-        data, shared = self.stats, self.shared_totals
-        total = data.square.sum()
-        rest = rest_of(data, shared, self.dense.shape[-1])
-        if shared is not None:
-            of_lines = data.of_lines(shared)
-            pulled = data.shared_gram @ of_lines - 2 * data.shared_total[..., None]
-            total = total + (of_lines * pulled).sum((0, 1))
+        data, shared = self.design.data, self.shared_totals
+        rest = data.rest(shared, self.dense.shape[-1])
         explained = (self.dense * (rest.dense + self.dense_left)).sum((0, 1))
-        return total - explained - (self.leaf * (rest.leaf + self.leaf_left)).sum((0, 1))
+        explained = explained + (self.leaf * (rest.leaf + self.leaf_left)).sum((0, 1))
+        return data.squares(shared) - explained
 
     def _columns_of(self, location: Location) -> slice | None:
         """Return which columns of d a location's table is; None where it is the leaf."""
@@ -141,8 +157,8 @@ class DesignChains(GeneChains):
         if at is None:
             count, summed = self.stats.leaf_weight, self.leaf_left
         else:
-            count, summed = self.stats.gram.diagonal(dim1=1, dim2=2)[:, at], self.dense_left[:, at]
-        squares, pulled = count[..., None] * part.square(), part * summed
+            count, summed = self.stats.diagonal(at), self.dense_left[:, at]
+        squares, pulled = count * part.square(), part * summed
         if location.plates == ("gene",):
             squares, pulled = squares[:, 0], pulled[:, 0]
         weight = sum_to(location.plates, scale.plates, squares, self.block)
@@ -156,9 +172,9 @@ class DesignChains(GeneChains):
         if at is None:
             change = change.expand_as(self.leaf)
             self.leaf = self.leaf + change
-            self.leaf_left = self.leaf_left - data.leaf_weight[..., None] * change
-            self.dense_left = self.dense_left - data.leaf_cross.mT @ change
+            self.leaf_left = self.leaf_left - data.leaf_weight * change
+            self.dense_left = self.dense_left - data.to_dense(change)
         else:
             self.dense[:, at] += change
-            self.leaf_left = self.leaf_left - data.leaf_cross[..., at] @ change
-            self.dense_left = self.dense_left - data.gram[..., at] @ change
+            self.leaf_left = self.leaf_left - data.to_leaf(change, at)
+            self.dense_left = self.dense_left - data.gram_times(change, at)

@@ -12,7 +12,6 @@ from vihier.guides.block import Theta, make_block, split_by_sgrnas
 from vihier.guides.design_block import SharedLayout, design_block
 from vihier.guides.design_sweeps import DesignSweeper
 from vihier.guides.mixed_model import Structure
-from vihier.guides.probe import refusal
 from vihier.guides.swept_fit import PART_CELLS, SETTLE, SweptFit, SweptFitter, check_held
 from vihier.inference.batches import full_batch, genes_batch
 from vihier.inference.progress import Progress
@@ -44,14 +43,10 @@ def fit_design(
     Raises
     ------
     VihierError
-        If rows are not Normal with one noise scale, or the draws of a gene x line table would not fit in memory.
+        If the draws of a gene x line table would not fit in memory.
     FitError
         If the chains' density is not a number.
     """
-    if not structure.is_plain:
-        raise refusal(
-            structure.observed, "rows with covariates, or tables by screen or batch, are Normal with one noise scale"
-        )
     check_held(screen, draws, "model", "for rows with covariates, or tables by screen or batch")
     with one_thread():
         whole = full_batch(screen, device, torch.float64)

@@ -27,6 +27,9 @@ from vihier.guides.slice_sampler import slice_sample
 from vihier.kernels.bordered import bordered, factor, integrate_lines, rhs_of_lines
 from vihier.kernels.design import Said, log_evidence, natural_parameters
 
+# Draws of genes' coefficients and of what genes share, in turn, before a first sweep over weighted rows.
+FIRST_ROUNDS = 3
+
 
 class DesignSweeper(Sweeper):
     """Sweeps over the scales of a structure with a row design, on blocks that together are the whole screen.
@@ -74,14 +77,15 @@ class DesignSweeper(Sweeper):
         theta = dict(theta)
         for pairs in self.pairs:
             theta = swap(self.structure, theta, pairs, self.block, self.generator)
+        if self.rows is not None:
+            at_start = self._of_parts(theta)
+            self._for_parts(lambda i: self.chains[i].weigh_rows(at_start[i]))
         if self.draws_shared and self.totals is None:
             self._draw_shared_first(theta)
-        mine = self._of_parts(theta)
-        said = self._for_parts(lambda i: self.chains[i].draw_coefficients(mine[i], self.totals))
-        shifts: list[Tensor] = []
+        said, shifts = self._draw_coefficients(theta), []
         if self.draws_shared:
-            shifts = self.draw_shared_given(theta, reduce(add, said))
-            mine = self._of_parts(theta)
+            shifts = self.draw_shared_given(theta, said)
+        mine = self._of_parts(theta)
 
         def finish(i: int) -> Theta:
             self.chains[i].draw_rest(mine[i], self.totals, shifts)
@@ -89,7 +93,13 @@ class DesignSweeper(Sweeper):
 
         self._gather(theta, self._for_parts(finish))
         self._move_global_scales(theta)
+        self._move_noise_of_rows(theta)
         return theta
+
+    def _draw_coefficients(self, theta: Theta) -> Said:
+        """Draw the genes' coefficients given u; return what they say of it."""
+        mine = self._of_parts(theta)
+        return reduce(add, self._for_parts(lambda i: self.chains[i].draw_coefficients(mine[i], self.totals)))
 
     def collapse(self, theta: Theta) -> tuple[Tensor, Tensor, Tensor]:
         """Log evidence at u = 0, [N], and precision [N, P, P] and right-hand side [N, P] of u, genes' tables out."""
@@ -98,7 +108,7 @@ class DesignSweeper(Sweeper):
         def of_part(i: int) -> tuple[Tensor, Tensor, Tensor]:
             noise = noise_variance(self.structure, mine[i], self.parts[i].block)
             given = self.chains[i].eliminate(mine[i], None)
-            data = self.chains[i].stats
+            data = self.designs[i].data
             return log_evidence(data, given, noise), *natural_parameters(data, given, noise)
 
         parts = self._for_parts(of_part)
@@ -118,7 +128,12 @@ class DesignSweeper(Sweeper):
         return torch.cat([part.expand(-1, *shape) for part in parts])
 
     def _draw_shared_first(self, theta: Theta) -> None:
-        """Draw u from its exact conditional given the scales, all genes integrated out."""
+        """Draw u from its exact conditional given the scales, all genes out; near it where rows are weighted."""
+        if self.rows is not None:
+            self.totals = self.block.data.square.new_zeros(self.layout.size, next(iter(theta.values())).shape[-1])
+            for _ in range(FIRST_ROUNDS):
+                self.draw_shared_given(theta, self._draw_coefficients(theta))
+            return
         _, precision, rhs = self.collapse(theta)
         posterior = factor(precision, rhs, self._scale(theta, self.layout.tables).T)
         self.totals = posterior.draw(normal_like(posterior.solution, self.generator)).T
@@ -196,6 +211,8 @@ class DesignSweeper(Sweeper):
 
     def log_joint(self, theta: Theta) -> Tensor:
         """Log density, [N], of the rows and of all scales and locations as the last sweep left them."""
+        if self.rows is not None:
+            return super().log_joint(theta)
         structure, mine = self.structure, self._of_parts(theta)
         total = global_log_prior(structure, theta, self.block)
         for location in structure.locations:

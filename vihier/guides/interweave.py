@@ -153,9 +153,13 @@ class Sweeper:
 
         self._gather(theta, self._for_parts(finish))
         self._move_global_scales(theta)
+        self._move_noise_of_rows(theta)
+        return theta
+
+    def _move_noise_of_rows(self, theta: Theta) -> None:
+        """Move what rows that are not plain refer to themselves."""
         if self.rows is not None:
             self._move_rows(theta, self.rows)
-        return theta
 
     def _move_global_scales(self, theta: Theta) -> None:
         """Move the scales shared by genes that are not moved with locations integrated out."""

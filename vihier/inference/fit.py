@@ -235,7 +235,7 @@ class _Run:
     @classmethod
     def of(cls, asked: FitRequest, screen: Screen | ScreenStore, workers: Workers) -> _Run:
         covariates = chosen_covariates(asked.model, asked.covariates, screen.covariates)
-        program = load_program(asked.model, asked.priors, chosen_likelihood(asked, screen, covariates), covariates)
+        program = load_program(asked.model, asked.priors, chosen_likelihood(asked, screen), covariates)
         streamed = is_streamed(screen, asked, program)
         if workers.count > 1:
             check_workers(workers, screen, asked.batch_size, streamed, asked.out)

@@ -5,13 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vihier.errors import VihierError
-from vihier.inference.covariates import has_row_design
 from vihier.models.likelihood import FAMILIES, NOISES, Likelihood
-from vihier.models.program import load_program
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from vihier.inference.request import FitRequest
     from vihier.screen import Screen
     from vihier.store.store import ScreenStore
@@ -44,24 +40,19 @@ def check_likelihood(request: FitRequest) -> None:
         Likelihood("student_t", "global", request.nu)
 
 
-def chosen_likelihood(
-    request: FitRequest, screen: Screen | ScreenStore, covariates: Mapping[str, str] | None = None
-) -> Likelihood | None:
-    """Return the likelihood of a fit, whose covariates are given; None for a program of one's own.
+def chosen_likelihood(request: FitRequest, screen: Screen | ScreenStore) -> Likelihood | None:
+    """Return the likelihood of a fit; None for a program of one's own.
 
     With `auto`, the structured guide takes the rows of whole screens, of `WHOLE_FROM_GENES` genes or more, for
     `student_t` with noise by replicate: on real ones both the tails and the spread of noise between replicates are
     large, and held-out rows are predicted far better. Smaller screens, those of more than `RICH_UP_TO` gene-line pairs,
-    where that takes many minutes, models with covariates or tables by screen or batch, and the baseline `mean_field`
-    have Normal rows and one noise scale. Either can be asked for alone. Degrees of freedom are of each library where
-    there are several (column `screen`).
+    where that takes many minutes, and the baseline `mean_field` have Normal rows and one noise scale. Either can be
+    asked for alone. Degrees of freedom are of each library where there are several (column `screen`).
     """
     if not isinstance(request.model, str):
         return None
     whole = screen.n_genes >= WHOLE_FROM_GENES and screen.n_genes * screen.n_lines <= RICH_UP_TO
     rich = request.guide == "structured" and whole
-    if rich and AUTO in (request.likelihood, request.noise):
-        rich = not has_row_design(load_program(request.model, covariates=covariates), screen)
     family = ("student_t" if rich else "normal") if request.likelihood == AUTO else request.likelihood
     noise = ("replicate" if rich else "global") if request.noise == AUTO else request.noise
     nu = ("screen" if _several_screens(screen) else "global") if request.nu == AUTO else request.nu

@@ -15,87 +15,15 @@ Draws of the scales, N, come last, but for the matrices, [B, N, D, D].
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 MOST_LEVELS = 16
-
-
-@dataclass(frozen=True)
-class DesignData:
-    """Sums of products over the rows of a block of genes.
-
-    Attributes
-    ----------
-    gram, total, square, count : Tensor
-        x x', [B, D, D]; x y, [B, D]; y^2, [B]; number of rows, [B].
-    leaf_weight, leaf_total, leaf_cross : Tensor
-        z^2 and z y of each line, [B, C]; z x, [B, C, D]. Zero where there is no table of genes and lines.
-    shared_cross : Tensor
-        x w', [B, D, P].
-    columns : Tensor
-        Which of u the rows of each line have, int64, [C, s]; P where there are fewer.
-    leaf_shared : Tensor
-        z w of those, [B, C, s].
-    shared_gram, shared_total : Tensor
-        w w' and w y of those over all genes, [C, s, s] and [C, s].
-    """
-
-    gram: Tensor
-    total: Tensor
-    square: Tensor
-    count: Tensor
-    leaf_weight: Tensor
-    leaf_total: Tensor
-    leaf_cross: Tensor
-    shared_cross: Tensor
-    columns: Tensor
-    leaf_shared: Tensor
-    shared_gram: Tensor
-    shared_total: Tensor
-
-    def of_lines(self, shared: Tensor) -> Tensor:
-        """Give each line those of u, [P, N], that its rows have: [C, s, N]."""
-        padded = torch.cat([shared, shared.new_zeros(1, shared.shape[1])])
-        return padded[self.columns]
-
-
-class PooledLeaf:
-    """Sums over a gene's lines of s x x', for any s: from sums over lines of one weight where there are few of those.
-
-    With one variance for all lines of a gene, s depends on a line only through the weight of its rows.
-    """
-
-    def __init__(self, data: DesignData) -> None:
-        self.data = data
-        values, level = torch.unique(data.leaf_weight, return_inverse=True)
-        self.first: Tensor | None = None
-        if len(values) > MOST_LEVELS:
-            return
-        n_genes, _, size = data.leaf_cross.shape
-        of_level = torch.nn.functional.one_hot(level, len(values)).to(data.gram)
-        # One line of each gene and level, where there is one: that line's s stands for the level.
-        self.first = of_level.argmax(1)
-        self.sums = data.gram.new_zeros(n_genes, len(values), size * size)
-        for j in range(len(values)):
-            masked = data.leaf_cross * of_level[..., j, None]
-            self.sums[:, j] = (masked.mT @ data.leaf_cross).reshape(n_genes, -1)
-
-    def __call__(self, pooled: Tensor, same: bool) -> Tensor:
-        """Return the sums, [B, N, D, D], for s, [B, C, N], which is `same` in lines of a gene whose weight is."""
-        n_draws = pooled.shape[2]
-        n_genes, _, size = self.data.leaf_cross.shape
-        if same and self.first is not None:
-            of_level = pooled.gather(1, self.first[..., None].expand(-1, -1, n_draws))
-            return (of_level.mT @ self.sums).reshape(n_genes, n_draws, size, size)
-        found = self.data.gram.new_empty(n_genes, n_draws, size, size)
-        for draw in range(n_draws):
-            weighted = self.data.leaf_cross * pooled[..., draw, None]
-            found[:, draw] = weighted.mT @ self.data.leaf_cross
-        return found
 
 
 @dataclass(frozen=True)
@@ -127,19 +55,187 @@ class Eliminated:
         return (self.scale * torch.linalg.solve_triangular(self.chol.mT, right, upper=True)[..., 0]).mT
 
 
-def rest_of(data: DesignData, shared: Tensor | None, n_draws: int) -> Rest:
-    """Take u, [P, N], off the rows."""
-    dense, leaf = data.total[..., None], data.leaf_total[..., None]
-    if shared is None or not len(shared):
-        return Rest(dense.expand(-1, -1, n_draws), leaf.expand(-1, -1, n_draws))
-    of_lines = data.of_lines(shared)
-    taken = (data.leaf_shared.transpose(0, 1) @ of_lines).transpose(0, 1)
-    return Rest(dense - data.shared_cross @ shared, leaf - taken)
+@dataclass(frozen=True)
+class Said:
+    """What a block's rows say of u: the precision of those that each line has, [N, C, s, s], and rhs, [P, N].
+
+    Where d is given, `level_precision` and `level_pull` are what d's prior says of each shift of d against u that rows
+    do not notice; see `vihier.guides.design_shared`.
+    """
+
+    precision: Tensor
+    rhs: Tensor
+    level_precision: tuple[Tensor, ...] = ()
+    level_pull: tuple[Tensor, ...] = ()
+
+    def __add__(self, other: Said) -> Said:
+        return Said(
+            self.precision + other.precision,
+            self.rhs + other.rhs,
+            tuple(a + b for a, b in zip(self.level_precision, other.level_precision, strict=True)),
+            tuple(a + b for a, b in zip(self.level_pull, other.level_pull, strict=True)),
+        )
 
 
-def eliminate(
-    data: DesignData, pool: PooledLeaf, noise: Tensor, scale: Tensor, leaf: Tensor | None, shared: Tensor | None
-) -> Eliminated:
+class DesignSums(Protocol):
+    """Sums of products over the rows of a block of genes, as elimination asks for them.
+
+    `square` is the sum of y^2 over all rows, and `leaf_weight` that of z^2 of each line, [B, C, 1 or N].
+    """
+
+    @property
+    def leaf_weight(self) -> Tensor:
+        """z^2 of each line."""
+
+    def gram(self, n_draws: int) -> Tensor:
+        """X x', [B, N, D, D]."""
+
+    def diagonal(self, at: slice) -> Tensor:
+        """Return the diagonal of that, of some columns, [B, columns, 1 or N]."""
+
+    def pool(self, pooled: Tensor, same: bool) -> Tensor:
+        """Sum s (z x) (z x)' over lines, [B, N, D, D], for s, [B, C, N], `same` in lines of a gene of one weight."""
+
+    def gram_times(self, dense: Tensor, at: slice) -> Tensor:
+        """X x' d, [B, D, N], for some columns of d."""
+
+    def to_leaf(self, dense: Tensor, at: slice) -> Tensor:
+        """Z x' d of each line, [B, C, N], for some columns of d."""
+
+    def to_dense(self, leaf: Tensor) -> Tensor:
+        """X z e, [B, D, N]."""
+
+    def rest(self, shared: Tensor | None, n_draws: int) -> Rest:
+        """Take u, [P, N], off the rows."""
+
+    def said(self, given: Eliminated, tau: Tensor, dense: Tensor) -> Said:
+        """Sum what the rows say of u given d, [B, D, N], with e integrated out."""
+
+
+@dataclass(frozen=True)
+class DesignData:
+    """Sums of products over the rows of a block of genes that count equally.
+
+    Attributes
+    ----------
+    products, total, square, count : Tensor
+        x x', [B, D, D]; x y, [B, D]; y^2, [B]; number of rows, [B].
+    weight, leaf_total, leaf_cross : Tensor
+        z^2 and z y of each line, [B, C]; z x, [B, C, D]. Zero where there is no table of genes and lines.
+    shared_cross : Tensor
+        x w', [B, D, P].
+    columns : Tensor
+        Which of u the rows of each line have, int64, [C, s]; P where there are fewer.
+    leaf_shared : Tensor
+        z w of those, [B, C, s].
+    shared_gram, shared_total : Tensor
+        w w' and w y of those over all genes, [C, s, s] and [C, s].
+    """
+
+    products: Tensor
+    total: Tensor
+    square: Tensor
+    count: Tensor
+    weight: Tensor
+    leaf_total: Tensor
+    leaf_cross: Tensor
+    shared_cross: Tensor
+    columns: Tensor
+    leaf_shared: Tensor
+    shared_gram: Tensor
+    shared_total: Tensor
+
+    @property
+    def leaf_weight(self) -> Tensor:
+        """z^2 of each line, [B, C, 1]."""
+        return self.weight[..., None]
+
+    def of_lines(self, shared: Tensor) -> Tensor:
+        """Give each line those of u, [P, N], that its rows have: [C, s, N]."""
+        padded = torch.cat([shared, shared.new_zeros(1, shared.shape[1])])
+        return padded[self.columns]
+
+    def gram(self, n_draws: int) -> Tensor:
+        """X x', [B, N, D, D]."""
+        return self.products[:, None].expand(-1, n_draws, -1, -1)
+
+    def diagonal(self, at: slice) -> Tensor:
+        """Return the diagonal of that, [B, columns, 1]."""
+        return self.products.diagonal(dim1=1, dim2=2)[:, at, None]
+
+    @functools.cached_property
+    def _levels(self) -> tuple[Tensor, Tensor] | None:
+        """Sums by weight of a line's rows, [B, J, D * D], and a line of each, [B, J]; None where weights are many.
+
+        With one variance for all lines of a gene, s depends on a line only through that weight.
+        """
+        values, level = torch.unique(self.weight, return_inverse=True)
+        if len(values) > MOST_LEVELS:
+            return None
+        n_genes, _, size = self.leaf_cross.shape
+        of_level = torch.nn.functional.one_hot(level, len(values)).to(self.total)
+        sums = self.total.new_zeros(n_genes, len(values), size * size)
+        for j in range(len(values)):
+            sums[:, j] = ((self.leaf_cross * of_level[..., j, None]).mT @ self.leaf_cross).reshape(n_genes, -1)
+        return sums, of_level.argmax(1)
+
+    def pool(self, pooled: Tensor, same: bool) -> Tensor:
+        """Sum s (z x) (z x)' over lines; see `DesignSums`."""
+        n_genes, _, size = self.leaf_cross.shape
+        n_draws = pooled.shape[2]
+        if same and self._levels is not None:
+            sums, first = self._levels
+            of_level = pooled.gather(1, first[..., None].expand(-1, -1, n_draws))
+            return (of_level.mT @ sums).reshape(n_genes, n_draws, size, size)
+        found = self.total.new_empty(n_genes, n_draws, size, size)
+        for draw in range(n_draws):
+            found[:, draw] = (self.leaf_cross * pooled[..., draw, None]).mT @ self.leaf_cross
+        return found
+
+    def gram_times(self, dense: Tensor, at: slice) -> Tensor:
+        """X x' d, [B, D, N], for some columns of d."""
+        return self.products[..., at] @ dense
+
+    def to_leaf(self, dense: Tensor, at: slice) -> Tensor:
+        """Z x' d of each line, [B, C, N], for some columns of d."""
+        return self.leaf_cross[..., at] @ dense
+
+    def to_dense(self, leaf: Tensor) -> Tensor:
+        """X z e, [B, D, N]."""
+        return self.leaf_cross.mT @ leaf
+
+    def rest(self, shared: Tensor | None, n_draws: int) -> Rest:
+        """Take u, [P, N], off the rows."""
+        dense, leaf = self.total[..., None], self.leaf_total[..., None]
+        if shared is None or not len(shared):
+            return Rest(dense.expand(-1, -1, n_draws), leaf.expand(-1, -1, n_draws))
+        taken = (self.leaf_shared.transpose(0, 1) @ self.of_lines(shared)).transpose(0, 1)
+        return Rest(dense - self.shared_cross @ shared, leaf - taken)
+
+    def said(self, given: Eliminated, tau: Tensor, dense: Tensor) -> Said:
+        """Sum what the rows say of u given d; see `DesignSums`."""
+        left = self.leaf_total[..., None] - self.leaf_cross @ dense
+        by_line = self.leaf_shared.transpose(0, 1)
+        weighted = by_line.mT * given.pooled.permute(2, 1, 0)[:, :, None]
+        precision = tau[:, None, None, None] * (self.shared_gram - weighted @ by_line)
+        of_lines = self.shared_total[..., None] - by_line.mT @ (given.pooled * left).transpose(0, 1)
+        n_shared = self.shared_cross.shape[2]
+        rhs = dense.new_zeros(n_shared + 1, dense.shape[2])
+        rhs.index_add_(0, self.columns.reshape(-1), of_lines.reshape(-1, dense.shape[2]))
+        crossed = self.shared_cross.flatten(0, 1).T @ dense.flatten(0, 1)
+        return Said(precision, tau * (rhs[:n_shared] - crossed))
+
+    def squares(self, shared: Tensor | None) -> Tensor:
+        """Sum of (y - w'u)^2 over all rows, [N] or []."""
+        total = self.square.sum()
+        if shared is None:
+            return total
+        of_lines = self.of_lines(shared)
+        pulled = self.shared_gram @ of_lines - 2 * self.shared_total[..., None]
+        return total + (of_lines * pulled).sum((0, 1))
+
+
+def eliminate(data: DesignSums, noise: Tensor, scale: Tensor, leaf: Tensor | None, shared: Tensor | None) -> Eliminated:
     """Integrate e out and factor d.
 
     Parameters
@@ -155,15 +251,15 @@ def eliminate(
     """
     n_draws = len(noise)
     tau = 1.0 / noise
-    rest = rest_of(data, shared, n_draws)
+    rest = data.rest(shared, n_draws)
     variance = noise.new_zeros(1, 1, n_draws) if leaf is None else leaf
-    shrink = 1.0 / (1.0 + tau * variance * data.leaf_weight[..., None])
+    shrink = 1.0 / (1.0 + tau * variance * data.leaf_weight)
     pooled = tau * variance * shrink
-    precision = data.gram[:, None].expand(-1, n_draws, -1, -1)
+    precision = data.gram(n_draws)
     rhs = rest.dense
     if leaf is not None:
-        precision = precision - pool(pooled, leaf.shape[1] == 1)
-        rhs = rhs - data.leaf_cross.mT @ (pooled * rest.leaf)
+        precision = precision - data.pool(pooled, leaf.shape[1] == 1)
+        rhs = rhs - data.to_dense(pooled * rest.leaf)
     scale = scale.mT
     whitened = (scale[..., :, None] * precision) * (tau[:, None, None] * scale[..., None, :])
     whitened.diagonal(dim1=-2, dim2=-1).add_(1.0)
@@ -188,43 +284,6 @@ def draw_leaf(given: Eliminated, leaf: Tensor, noise: Tensor, left: Tensor, norm
     return given.pooled * left + (leaf * given.shrink).sqrt() * normal
 
 
-@dataclass(frozen=True)
-class Said:
-    """What a block's rows say of u: the precision of those that each line has, [N, C, s, s], and rhs, [P, N].
-
-    Where d is given, `level_precision` and `level_pull` are what d's prior says of each shift of d against u that rows
-    do not notice; see `vihier.guides.design_shared`.
-    """
-
-    precision: Tensor
-    rhs: Tensor
-    level_precision: tuple[Tensor, ...] = ()
-    level_pull: tuple[Tensor, ...] = ()
-
-    def __add__(self, other: Said) -> Said:
-        return Said(
-            self.precision + other.precision,
-            self.rhs + other.rhs,
-            tuple(a + b for a, b in zip(self.level_precision, other.level_precision, strict=True)),
-            tuple(a + b for a, b in zip(self.level_pull, other.level_pull, strict=True)),
-        )
-
-
-def said_given_dense(data: DesignData, given: Eliminated, noise: Tensor, dense: Tensor) -> Said:
-    """Sum what a block says of u given d, [B, D, N], with e integrated out."""
-    tau = 1.0 / noise
-    left = data.leaf_total[..., None] - data.leaf_cross @ dense
-    by_line = data.leaf_shared.transpose(0, 1)
-    weighted = by_line.mT * given.pooled.permute(2, 1, 0)[:, :, None]
-    precision = tau[:, None, None, None] * (data.shared_gram - weighted @ by_line)
-    of_lines = data.shared_total[..., None] - by_line.mT @ (given.pooled * left).transpose(0, 1)
-    n_shared = data.shared_cross.shape[2]
-    rhs = dense.new_zeros(n_shared + 1, dense.shape[2])
-    rhs.index_add_(0, data.columns.reshape(-1), of_lines.reshape(-1, dense.shape[2]))
-    crossed = data.shared_cross.flatten(0, 1).T @ dense.flatten(0, 1)
-    return Said(precision, tau * (rhs[:n_shared] - crossed))
-
-
 def natural_parameters(data: DesignData, given: Eliminated, noise: Tensor) -> tuple[Tensor, Tensor]:
     """Sum what a block says of u with d and e integrated out: precision [N, P, P] and rhs [N, P].
 
@@ -233,14 +292,14 @@ def natural_parameters(data: DesignData, given: Eliminated, noise: Tensor) -> tu
     n_shared, n_draws = data.shared_cross.shape[2], len(noise)
     n_genes, n_lines, _ = data.leaf_shared.shape
     at = data.columns
-    whole = data.gram.new_zeros(n_lines, n_shared + 1, n_shared + 1)
+    whole = data.total.new_zeros(n_lines, n_shared + 1, n_shared + 1)
     lines = torch.arange(n_lines, device=at.device)[:, None, None]
     whole[lines, at[:, :, None], at[:, None]] = data.shared_gram
     gram = whole.sum(0)[:n_shared, :n_shared]
-    spread = data.gram.new_zeros(n_genes, n_lines, n_shared + 1)
+    spread = data.total.new_zeros(n_genes, n_lines, n_shared + 1)
     spread[:, lines[:, 0], at] = data.leaf_shared
     spread = spread[..., :n_shared]
-    total = data.gram.new_zeros(n_shared + 1).index_add(0, at.reshape(-1), data.shared_total.reshape(-1))[:n_shared]
+    total = data.total.new_zeros(n_shared + 1).index_add(0, at.reshape(-1), data.shared_total.reshape(-1))[:n_shared]
     precision, rhs = [], []
     for draw in range(n_draws):
         tau, pooled = 1.0 / noise[draw], given.pooled[..., draw]

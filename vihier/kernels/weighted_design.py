@@ -1,0 +1,193 @@
+"""Rows of any design, each of a precision of its own in each draw; sums as those of `vihier.kernels.design`.
+
+Rows of one gene and line whose designs are the same are summed first, into cells; what is summed further is in single
+precision, whose error is far below that of one draw of the weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from vihier.kernels.design import Eliminated, Rest, Said
+from vihier.kernels.rows import ROW_DTYPE
+
+
+class Entry(NamedTuple):
+    """Which column of a table each cell is in, int64, [m], and the cell's design there, [m]."""
+
+    column: Tensor
+    value: Tensor
+
+
+@dataclass(frozen=True)
+class CellDesign:
+    """The cells of a block of genes.
+
+    Attributes
+    ----------
+    cell : Tensor
+        Which cell each row is in, int64, [n].
+    gene, line : Tensor
+        Of each cell, int64, [m].
+    local, shared : tuple of Entry
+        Of d and of u, one for each table.
+    leaf : Tensor
+        z of each cell, [m].
+    columns : Tensor
+        Which of u the rows of each line have, [C, s].
+    place : tuple of Tensor
+        Where among those of its line each entry of `shared` is, [m].
+    n_genes, size, n_shared : int
+        B, D and P.
+    """
+
+    cell: Tensor
+    gene: Tensor
+    line: Tensor
+    local: tuple[Entry, ...]
+    shared: tuple[Entry, ...]
+    leaf: Tensor
+    columns: Tensor
+    place: tuple[Tensor, ...]
+    n_genes: int
+    size: int
+    n_shared: int
+
+    def weigh(self, precision: Tensor, weighted: Tensor) -> WeightedDesign:
+        """Sum rows of given precision, and precision times value, [n, N]."""
+        zeros = precision.new_zeros(len(self.gene), precision.shape[1], dtype=ROW_DTYPE)
+        return WeightedDesign(
+            self,
+            zeros.index_add(0, self.cell, precision.to(ROW_DTYPE)),
+            zeros.index_add(0, self.cell, weighted.to(ROW_DTYPE)),
+        )
+
+    def fitted(self, dense: Tensor, leaf: Tensor, shared: Tensor | None) -> Tensor:
+        """Return what d, [B, D, N], e, [B, C, N], and u, [P, N], predict of each row, [n, N]."""
+        found = self.of_dense(dense) + self.leaf[:, None] * leaf[self.gene, self.line].to(ROW_DTYPE)
+        return (found if shared is None else found + self.of_shared(shared)).index_select(0, self.cell)
+
+    def of_dense(self, dense: Tensor) -> Tensor:
+        """X' d of each cell, [m, N]."""
+        flat, found = (
+            dense.to(ROW_DTYPE).flatten(0, 1),
+            dense.new_zeros(len(self.gene), dense.shape[2], dtype=ROW_DTYPE),
+        )
+        for column, value in self.local:
+            found.addcmul_(flat.index_select(0, self.gene * self.size + column), value[:, None])
+        return found
+
+    def of_shared(self, shared: Tensor) -> Tensor:
+        """W' u of each cell, [m, N]."""
+        found = shared.new_zeros(len(self.gene), shared.shape[1], dtype=ROW_DTYPE)
+        for column, value in self.shared:
+            found.addcmul_(shared.to(ROW_DTYPE).index_select(0, column), value[:, None])
+        return found
+
+    def to_dense(self, cells: Tensor) -> Tensor:
+        """Sum x times what cells hold, [m, N], over cells: [B, D, N]."""
+        found = cells.new_zeros(self.n_genes * self.size, cells.shape[1])
+        for column, value in self.local:
+            found.index_add_(0, self.gene * self.size + column, value[:, None] * cells)
+        return found.unflatten(0, (self.n_genes, self.size)).double()
+
+    def to_leaf(self, cells: Tensor) -> Tensor:
+        """Sum z times what cells hold: [B, C, N]."""
+        n_lines = len(self.columns)
+        found = cells.new_zeros(self.n_genes * n_lines, cells.shape[1])
+        found.index_add_(0, self.gene * n_lines + self.line, self.leaf[:, None] * cells)
+        return found.unflatten(0, (self.n_genes, n_lines)).double()
+
+
+class WeightedDesign:
+    """Sums of products over the rows of a block in N draws; see `vihier.kernels.design.DesignSums`.
+
+    Parameters
+    ----------
+    cells : CellDesign
+    precision, weighted : Tensor
+        Sums of the precisions, and of precision times value, of each cell's rows, [m, N].
+    """
+
+    def __init__(self, cells: CellDesign, precision: Tensor, weighted: Tensor) -> None:
+        self.cells, self.precision, self.weighted = cells, precision, weighted
+        n_draws, size, n_lines = precision.shape[1], cells.size, len(cells.columns)
+        products = precision.new_zeros(cells.n_genes * size * size, n_draws)
+        cross = precision.new_zeros(cells.n_genes * n_lines * size, n_draws)
+        in_line = (cells.gene * n_lines + cells.line) * size
+        for i, (column, value) in enumerate(cells.local):
+            scaled = value[:, None] * precision
+            cross.index_add_(0, in_line + column, cells.leaf[:, None] * scaled)
+            row = (cells.gene * size + column) * size
+            for other, other_value in cells.local[: i + 1]:
+                products.index_add_(0, row + other, other_value[:, None] * scaled)
+        lower = products.unflatten(0, (cells.n_genes, size, size)).permute(0, 3, 1, 2).double()
+        # A table's columns come after those of the tables before it, so that only the lower triangle is filled.
+        self.products = lower + lower.tril(-1).mT
+        self.leaf_cross = cross.unflatten(0, (cells.n_genes, n_lines, size)).permute(0, 3, 1, 2).double()
+        self._leaf_weight = cells.to_leaf(cells.leaf[:, None] * precision)
+
+    @property
+    def leaf_weight(self) -> Tensor:
+        """z^2 of each line, [B, C, N]."""
+        return self._leaf_weight
+
+    def gram(self, n_draws: int) -> Tensor:
+        """X x', [B, N, D, D]."""
+        return self.products
+
+    def diagonal(self, at: slice) -> Tensor:
+        """Return the diagonal of that, [B, columns, N]."""
+        return self.products.diagonal(dim1=-2, dim2=-1)[..., at].mT
+
+    def pool(self, pooled: Tensor, same: bool) -> Tensor:
+        """Sum s (z x) (z x)' over lines."""
+        return (self.leaf_cross * pooled.mT[..., None]).mT @ self.leaf_cross
+
+    def gram_times(self, dense: Tensor, at: slice) -> Tensor:
+        """X x' d, [B, D, N], for some columns of d."""
+        return (self.products[..., at] @ dense.mT[..., None])[..., 0].mT
+
+    def to_leaf(self, dense: Tensor, at: slice) -> Tensor:
+        """Z x' d of each line, [B, C, N], for some columns of d."""
+        return (self.leaf_cross[..., at] @ dense.mT[..., None])[..., 0].mT
+
+    def to_dense(self, leaf: Tensor) -> Tensor:
+        """X z e, [B, D, N]."""
+        return (self.leaf_cross.mT @ leaf.mT[..., None])[..., 0].mT
+
+    def rest(self, shared: Tensor | None, n_draws: int) -> Rest:
+        """Take u, [P, N], off the rows."""
+        left = self.weighted if shared is None else self.weighted - self.precision * self.cells.of_shared(shared)
+        return Rest(self.cells.to_dense(left), self.cells.to_leaf(left))
+
+    def said(self, given: Eliminated, tau: Tensor, dense: Tensor) -> Said:
+        """Sum what the rows say of u given d; `tau` is 1."""
+        cells, n_draws = self.cells, dense.shape[2]
+        n_lines, width = cells.columns.shape
+        left = self.weighted - self.precision * cells.of_dense(dense)
+        rhs = left.new_zeros(cells.n_shared + 1, n_draws)
+        gram = left.new_zeros(n_lines * width * width, n_draws)
+        by_line = left.new_zeros(n_lines * cells.n_genes * width, n_draws)
+        pair = (cells.line * cells.n_genes + cells.gene) * width
+        for i, ((column, value), place) in enumerate(zip(cells.shared, cells.place, strict=True)):
+            rhs.index_add_(0, column, value[:, None] * left)
+            scaled = value[:, None] * self.precision
+            by_line.index_add_(0, pair + place, cells.leaf[:, None] * scaled)
+            row = (cells.line * width + place) * width
+            for j, ((_, other_value), other) in enumerate(zip(cells.shared, cells.place, strict=True)):
+                if j <= i:
+                    gram.index_add_(0, row + other, other_value[:, None] * scaled)
+                if j < i:
+                    gram.index_add_(0, (cells.line * width + other) * width + place, other_value[:, None] * scaled)
+        crossed = by_line.unflatten(0, (n_lines, cells.n_genes, width)).permute(3, 0, 1, 2).double()
+        pooled = given.pooled.permute(2, 1, 0)
+        weighted = crossed.mT * pooled[:, :, None]
+        whole = gram.unflatten(0, (n_lines, width, width)).permute(3, 0, 1, 2).double()
+        leaf_left = cells.to_leaf(left).permute(2, 1, 0)
+        of_lines = (crossed.mT @ (pooled * leaf_left)[..., None])[..., 0].permute(1, 2, 0)
+        total = rhs.double().index_add_(0, cells.columns.reshape(-1), -of_lines.reshape(-1, n_draws))
+        return Said(whole - weighted @ crossed, total[: cells.n_shared])
