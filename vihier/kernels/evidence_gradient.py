@@ -57,6 +57,12 @@ class EvidenceGradient:
     gene_line: Tensor | None
     shared: Tensor | None
 
+    def of_genes(self, plates: tuple[str, ...]) -> Tensor:
+        """Return the derivatives in the sds of a table of genes, by its plates."""
+        table: Tensor | None = getattr(self, "_".join(plates))
+        assert table is not None
+        return table
+
 
 @dataclass(frozen=True)
 class _Moments:

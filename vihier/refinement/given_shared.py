@@ -21,11 +21,11 @@ from torch import Tensor
 from vihier.guides.block import Block, Theta, align, deviation_sd, plates_of, scale_log_prior, variances
 from vihier.guides.deviations import shared_columns
 from vihier.guides.gene_chains import GeneChains
-from vihier.guides.structure import Location, Plates, Structure
+from vihier.guides.structure import Location, Structure
 from vihier.guides.values import locations_of
 from vihier.inference.device import generator
 from vihier.kernels.cells import GeneData
-from vihier.kernels.evidence_gradient import EvidenceGradient, evidence_gradient
+from vihier.kernels.evidence_gradient import evidence_gradient
 from vihier.refinement.log_scales import LogScales
 
 CPU = torch.device("cpu")
@@ -141,7 +141,7 @@ class GivenShared:
         for location in locations_of(self.structure, False):
             if location.scale not in where:
                 continue
-            share = self._share(location, theta) * _table(found, location.plates)
+            share = self._share(location, theta) * found.of_genes(location.plates)
             own = plates_of(self.structure, location.scale)
             positions = align(where[location.scale][..., None], own, location.plates, self.block)
             gradient.index_add_(0, positions.expand(share.shape).reshape(-1), share.reshape(-1))
@@ -166,16 +166,3 @@ class GivenShared:
             density = torch.stack(priors).sum()
             gradient += torch.autograd.grad(density, at)[0]
         return density.detach()
-
-
-def _table(found: EvidenceGradient, plates: Plates) -> Tensor:
-    """Return the derivatives in the sds of a table of genes, over its elements and one draw."""
-    tables = {
-        ("sgrna",): found.sgrna,
-        ("gene",): found.gene,
-        ("gene", "lineage"): found.gene_lineage,
-        ("gene", "line"): found.gene_line,
-    }
-    table = tables[plates]
-    assert table is not None
-    return table

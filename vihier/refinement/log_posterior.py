@@ -140,15 +140,7 @@ class LogPosterior:
             start = sum(self._sizes[each] for each in self._present[: self._present.index(plates)])
             part = found.shared[0, start : start + self._sizes[plates], None]
             return part if plates else part[0]
-        tables = {
-            ("sgrna",): found.sgrna,
-            ("gene",): found.gene,
-            ("gene", "lineage"): found.gene_lineage,
-            ("gene", "line"): found.gene_line,
-        }
-        table = tables[plates]
-        assert table is not None
-        return table
+        return found.of_genes(plates)
 
     def _add_prior(self, x: Tensor, gradient: Tensor) -> Tensor:
         """Return the log prior density, and add its gradient."""
