@@ -21,6 +21,7 @@ import h5py
 import numpy as np
 import torch
 from run_record import machine, peak_memory_gb
+from scipy.stats import chisquare
 
 import vihier
 from vihier.guides.cell_file import CellFile
@@ -32,6 +33,7 @@ from vihier.posterior.reader import Posterior
 from vihier.store.pack import pack
 from vihier.store.store import ScreenStore, open_store
 
+RANK_BINS, FEWEST_RANKED = 20, 100
 GENES, LINES, LINEAGES, SGRNAS, REPLICATES = 18_000, 1_000, 27, 4, 2
 
 
@@ -102,7 +104,9 @@ def coverage(fit: Path, truth: Path) -> dict[str, Any]:
 
     `in_90` is how often the 5 % and 95 % quantiles enclose the truth; of scales, `in_95` how often those of 2.5 % and
     97.5 % of the draws do, and `worst_sds` how far the worst is from the mean (`worst_log_sds`: of logarithms; a scale
-    that the data cannot tell from zero may be any distance below).
+    that the data cannot tell from zero may be any distance below). Posteriors of scales that few elements tell of are
+    skewed: `beyond_4.5_sds` is how many are so far off, and `expected_beyond` how many would be if the truths were
+    draws of the posteriors. `ranks_p`: of a chi-squared test that the truths' ranks among the draws are uniform.
     """
     found: dict[str, Any] = {}
     with h5py.File(fit) as post, h5py.File(truth) as known:
@@ -122,7 +126,8 @@ def coverage(fit: Path, truth: Path) -> dict[str, Any]:
                 continue
             draws, true = dataset[0], known["truth"][name][()]
             low, high = np.quantile(draws, (0.025, 0.975), axis=0)
-            sds = np.abs(true - draws.mean(0)) / draws.std(0)
+            mean, sd = draws.mean(0), draws.std(0)
+            sds = np.abs(true - mean) / sd
             log_sds = np.abs(np.log(true) - np.log(draws).mean(0)) / np.log(draws).std(0)
             found[name] = {
                 "n": int(np.size(true)),
@@ -130,7 +135,11 @@ def coverage(fit: Path, truth: Path) -> dict[str, Any]:
                 "worst_sds": round(float(np.max(sds)), 2),
                 "worst_log_sds": round(float(np.max(log_sds)), 2),
                 "beyond_4.5_sds": int(np.sum(sds > 4.5)),
+                "expected_beyond": round(float(np.sum(np.mean(np.abs(draws - mean) > 4.5 * sd, axis=0))), 1),
             }
+            if np.size(true) >= FEWEST_RANKED:
+                ranks = np.histogram(np.mean(draws < true, axis=0), bins=RANK_BINS, range=(0, 1))[0]
+                found[name]["ranks_p"] = round(float(chisquare(ranks).pvalue), 3)
     return found
 
 

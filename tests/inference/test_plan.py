@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +52,47 @@ def test_disk_is_what_the_file_takes(table: Path, room: float, tmp_path: Path, m
     vihier.fit(table, draws=1500, out=tmp_path / "fit.h5", batch_size=5, draws_disk_gb=room, max_steps=8, quiet=True)
     size = (tmp_path / "fit.h5").stat().st_size / 1e9
     assert abs(found.disk_gb - size) < 0.006 + 0.05 * size  # rounded to 0.01 GB
+
+
+def test_memory_is_what_the_fit_takes(tmp_path: Path) -> None:
+    """Within 1.5 times, each in a process of its own: half of it are libraries, the rest what two threads work on."""
+    made = vihier.simulate(
+        tmp_path / "screen.parquet", genes=104, lines=1000, lineages=9, sgrnas=2, replicates=1, seed=5, model="additive"
+    )
+    options = ["--draws", "150", "--draws-disk-gb", "1", "--batch-size", "24"]
+    planned, _ = peak_of("plan", str(made.table), *options, "--folder", str(tmp_path), "--json")
+    found = json.loads(planned)
+    assert found["pairs_stored"]
+    out = tmp_path / "fit.h5"
+    _, peak = peak_of("fit", str(made.table), "--out", str(out), *options, "--max-steps", "4", "--quiet")
+    assert 1 / 1.5 < found["memory_gb"] / peak < 1.5, found["memory"]
+    assert 1 / 1.5 < found["disk_gb"] / (out.stat().st_size / 1e9) < 1.5
+
+
+def peak_of(*arguments: str) -> tuple[str, float]:
+    """Run a command; return what it printed, and its largest resident memory in GB."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vihier", *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert process.stdout is not None
+    printed = process.stdout.read().decode()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return printed, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def test_rows_that_are_not_plain_take_more(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A screen of few genes has Normal rows unless others are asked for, as in a fit."""
+    told = {}
+    for name, options in (("auto", ()), ("student_t", ("--likelihood", "student_t", "--noise", "replicate"))):
+        assert main(["plan", str(table), *options, "--json"]) == 0
+        told[name] = json.loads(capsys.readouterr().out)
+    assert (told["auto"]["likelihood"], told["auto"]["noise"]) == ("normal", "global")
+    assert told["student_t"]["likelihood"] == "student_t"
+    assert told["student_t"]["memory_gb"] > told["auto"]["memory_gb"]
+    assert sum(told["auto"]["memory"].values()) == pytest.approx(told["auto"]["memory_gb"], abs=0.01)
 
 
 def test_parameters_are_counted(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,8 @@ def plan(
     column: Columns = None,
     model: options.Model = "additive",
     prior: Priors = None,
+    likelihood: options.Likelihood = "auto",
+    noise: options.Noise = "auto",
     draws: options.Draws = 1000,
     batch_size: options.BatchSize = None,
     draws_disk_gb: options.DrawsDisk = options.DRAWS_DISK_GB,
@@ -33,8 +35,8 @@ def plan(
 ) -> None:
     """Say what a structured fit takes: memory, disk and time on this machine, from a probe of some seconds.
 
-    Nothing is fitted. Of a table only the labels are read. Rows are taken for Normal with one noise scale, as those of
-    large screens are (fit --likelihood normal --noise global); rows of Student-t form take some times as long.
+    Nothing is fitted. Of a table only the labels are read. Of rows that are Student-t, or have several noise scales,
+    memory and time are scaled up from those of Normal rows by what both took on real screens.
 
     [b]Examples[/b]
 
@@ -44,29 +46,50 @@ def plan(
     mapping = pairs(column, "--column", "lfc=LFC")
     priors = pairs(prior, "--prior", "'mu_gamma=Normal(0,2)'")
     from vihier.guides.structured_fit import SWEPT_UP_TO
+    from vihier.inference.likelihoods import family_and_noise
     from vihier.inference.plan import plan_fit, plan_held_fit
     from vihier.inference.request import FitRequest
     from vihier.inference.sizes import sizes_of
     from vihier.models.program import load_program
 
-    FitRequest(
-        model=model, priors=priors or None, draws=draws, batch_size=batch_size, draws_disk_gb=draws_disk_gb
-    ).check()
+    request = FitRequest(
+        model=model,
+        priors=priors or None,
+        likelihood=likelihood,
+        noise=noise,
+        draws=draws,
+        batch_size=batch_size,
+        draws_disk_gb=draws_disk_gb,
+    )
+    request.check()
     if not folder.is_dir():
         raise VihierError(f"--folder {folder}: no such folder; give one that is there")
     program = load_program(model, priors or None)
     sizes = sizes_of(screen, mapping)
-    if sizes.pairs > SWEPT_UP_TO:
+    rows_are = family_and_noise(request, sizes.genes, sizes.lines)
+    is_plain = rows_are == ("normal", "global")
+    if sizes.pairs > SWEPT_UP_TO and is_plain:
         found = plan_fit(
             program, sizes, draws=draws, draws_disk_gb=draws_disk_gb, batch_size=batch_size, folder=folder.resolve()
         )
     else:
-        found = plan_held_fit(program, sizes, draws=draws)
+        found = plan_held_fit(program, sizes, draws=draws, is_plain=is_plain)
     problems = _problems(found, folder)
     if as_json:
-        typer.echo(json.dumps({"screen": asdict(sizes), **asdict(found), "problems": problems}, indent=2))
+        typer.echo(
+            json.dumps(
+                {
+                    "screen": asdict(sizes),
+                    "likelihood": rows_are[0],
+                    "noise": rows_are[1],
+                    **asdict(found),
+                    "problems": problems,
+                },
+                indent=2,
+            )
+        )
         return
-    for line in _lines(sizes, found, model):
+    for line in _lines(sizes, found, f"{model}, {rows_are[0]} rows, noise {rows_are[1]}"):
         typer.echo(line)
     for problem in problems:
         typer.echo(f"does not fit: {problem}")

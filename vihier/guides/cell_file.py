@@ -110,6 +110,7 @@ class CellFile:
     def _take(self, number: int) -> Block:
         """Read a block's rows, put its cells at the end of the file, and return it."""
         block = make_block(self._structure, self._batches[number])
+        self._batches.forget()
         record, content = self._record(block, self.n_bytes)
         for values in content:
             self._file.write(values.tobytes())

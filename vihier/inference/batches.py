@@ -92,6 +92,10 @@ class GeneBlocks(Sequence[Batch]):
             self._kept[number] = batch
         return batch
 
+    def forget(self) -> None:
+        """Let go of the batches that were kept."""
+        self._kept.clear()
+
     def _cut(self, number: int) -> Batch:
         first = number * self.genes_per_block
         last = min(first + self.genes_per_block, self.screen.n_genes)

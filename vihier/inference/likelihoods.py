@@ -51,12 +51,17 @@ def chosen_likelihood(request: FitRequest, screen: Screen | ScreenStore) -> Like
     """
     if not isinstance(request.model, str):
         return None
-    whole = screen.n_genes >= WHOLE_FROM_GENES and screen.n_genes * screen.n_lines <= RICH_UP_TO
-    rich = request.guide == "structured" and whole
-    family = ("student_t" if rich else "normal") if request.likelihood == AUTO else request.likelihood
-    noise = ("replicate" if rich else "global") if request.noise == AUTO else request.noise
+    family, noise = family_and_noise(request, screen.n_genes, screen.n_lines)
     nu = ("screen" if _several_screens(screen) else "global") if request.nu == AUTO else request.nu
     return Likelihood(family, noise, nu)
+
+
+def family_and_noise(request: FitRequest, n_genes: int, n_lines: int) -> tuple[str, str]:
+    """Return what `chosen_likelihood` takes for a screen of so many genes and lines."""
+    whole = n_genes >= WHOLE_FROM_GENES and n_genes * n_lines <= RICH_UP_TO
+    rich = request.guide == "structured" and whole
+    family = ("student_t" if rich else "normal") if request.likelihood == AUTO else request.likelihood
+    return family, ("replicate" if rich else "global") if request.noise == AUTO else request.noise
 
 
 def _several_screens(screen: Screen | ScreenStore) -> bool:

@@ -1,7 +1,7 @@
 """What a fit will take, before any work: parameters, blocks, memory, disk, and time on this machine from a short probe.
 
-The probe fits a screen of one block of genes, as large as the fit's and of made-up rows, and times what the fit does to
-each block and what it does once.
+The probe fits a screen of as many blocks of genes as are worked on at once, as large as the fit's and of made-up rows,
+and times what the fit does to each block and what it does once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from vihier.guides.block import make_block
 from vihier.guides.cell_file import CellFile
 from vihier.guides.interweave import Sweeper
 from vihier.guides.streamed_fit import PASSES_IN_ROUND, StreamSettings, fit_streamed
-from vihier.guides.streamed_start import dispersed
+from vihier.guides.streamed_start import START_GENES, dispersed
 from vihier.guides.structure import Structure, read_structure
 from vihier.guides.structured_fit import PART_CELLS, THIN, Settings
 from vihier.inference.device import generator, run_on
@@ -34,8 +34,9 @@ from vihier.inference.progress import Silent
 from vihier.inference.sites import FILE_DIMS, Sites, read_sites
 from vihier.inference.sizes import Sizes
 from vihier.inference.streamed_run import BLOCK_PAIRS
-from vihier.inference.streamed_write import FinalPass, Recipe, bytes_of_pairs
+from vihier.inference.streamed_write import ELEMENTS_AT_ONCE, FinalPass, Recipe, bytes_of_pairs
 from vihier.inference.threads import AHEAD, one_thread
+from vihier.inference.variables import GENE_LINE
 from vihier.models.batch import Batch
 from vihier.models.made_up import with_made_up_columns
 from vihier.models.program import Program
@@ -46,9 +47,15 @@ PROBE_PASSES = 4
 # Rows of a store are also decoded, beside being summed; what is written is written twice.
 READ_FACTOR, WRITE_BYTES_PER_SECOND = 1.5, 200e6
 GB = 1e9
+# Of a streamed fit: bytes of the tables that passes keep by gene, for each of its own scales and each chain; what a
+# dataset of the file that is being filled has of it in memory at most; seconds of a pass for each gene and what is
+# shared.
+GENE_BYTES, DATASET_BYTES, SHARED_SECONDS = 320, 16 << 20, 3e-5
 # Of a screen held in memory: steps until the rule of convergence is met, what a step costs in sweeps of one chain, what
-# reading and the file take at least, and memory, all as measured on Avana and KY (51,000 pairs).
-HELD_STEPS, STEP_SWEEPS, HELD_SECONDS, HELD_GB, HELD_BYTES_A_PAIR = 60, 20, 5.0, 0.9, 25_000
+# reading and the file take at least; memory at least and by pair of a gene and a line. All as measured on Avana and KY
+# (51,000 pairs). Of rows that are not plain: more bytes a pair, some for each draw, and more time.
+HELD_STEPS, STEP_SWEEPS, HELD_SECONDS, HELD_GB, HELD_BYTES_A_PAIR = 60, 20, 5.0, 0.9, 12_000
+ROWS_BYTES_A_PAIR, ROWS_BYTES_A_DRAW, ROWS_TIME = 5_000, 16, 1.9
 
 
 @dataclass(frozen=True)
@@ -63,8 +70,8 @@ class FitPlan:
         Whether draws over genes and lines are stored.
     memory_gb, disk_gb, scratch_gb, seconds : float
         Peak memory; the output; what is there beside it while the fit runs; wall time.
-    stages : dict
-        Seconds of each stage.
+    stages, memory : dict
+        Seconds of each stage; what makes up the peak memory, in GB.
     """
 
     rows: int
@@ -76,6 +83,7 @@ class FitPlan:
     scratch_gb: float
     seconds: float
     stages: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, float] = field(default_factory=dict)
 
 
 class _Screen:
@@ -95,6 +103,9 @@ class _Blocks(list[Batch]):
     def __init__(self, screen: _Screen, batches: list[Batch]) -> None:
         super().__init__(batches)
         self.screen = screen
+
+    def forget(self) -> None:
+        """Keep them: they are few."""
 
 
 def _sgrnas_per_gene(sizes: Sizes) -> int:
@@ -160,49 +171,94 @@ def plan_fit(
         A program outside the family of the guide.
     """
     genes = min(sizes.genes, batch_size or max(1, BLOCK_PAIRS // sizes.lines))
-    batch = made_up_batch(sizes, genes)
+    blocks = math.ceil(sizes.genes / genes)
+    threads = torch.get_num_threads()
     few = made_up_batch(sizes, 2)
     with run_on(torch.device("cpu"), torch.float64):
         structure, sites = _structure(program, few), read_sites(program.model, few)
         plan = DrawPlan.of(program, sites, _Screen(sizes, 2), few)  # type: ignore[arg-type]
         recipe = Recipe.of(plan, structure, 0, few)
     pairs_stored = bytes_of_pairs(plan, sizes.genes, sizes.lines, draws) <= draws_disk_gb * GB
+    # As many blocks as are worked on at once, so that what they do to each other shows.
+    batches = _made_up_blocks(sizes, genes, min(blocks, threads))
     before = _resident_gb()
-    stages, in_flight = _probe(structure, plan, recipe, sizes, batch, draws, folder)
+    stages, waiting = _probe(structure, plan, recipe, sizes, batches, draws, folder)
     peak = max(before, _peak_gb())
-    blocks = math.ceil(sizes.genes / genes)
-    threads = torch.get_num_threads()
     settings = StreamSettings()
     passes = PASSES_IN_ROUND * (settings.burn_in + settings.rounds + 1)
     disk, moments = _disk_gb(plan, sizes, draws, pairs_stored)
     cells = sizes.sgrnas * sizes.lines * 5 / GB
+    shared = stages["shared"] + SHARED_SECONDS * sizes.genes / min(threads, 4)
     seconds = {
         "pack": 0.0 if sizes.is_packed else sizes.rows / 2.5e6,
         "read": READ_FACTOR * blocks * stages["read"],
         "start": stages["start"],
-        "passes": passes * (blocks * stages["pass"] / threads + stages["shared"]),
+        "passes": passes * (blocks * stages["pass"] + shared),
         "globals": stages["globals"],
-        "draw": blocks * stages["block"] / threads,
+        "draw": blocks * stages["block"],
         "write": disk * GB / WRITE_BYTES_PER_SECOND,
     }
-    of_genes = sizes.genes * settings.chains * 8 * 8 * max(1, len(structure.scales))
+    own_scales = sum(scale.plates == ("gene",) for scale in structure.scales)
+    memory = {
+        "probe": peak * GB,
+        # Results that wait for the one who writes them, beyond those of the probe.
+        "waiting": waiting * max(0, min(blocks, (AHEAD + 1) * threads) - len(batches)),
+        "genes": GENE_BYTES * sizes.genes * settings.chains * max(1, own_scales),
+        "file": _file_bytes(plan, sizes, draws, pairs_stored),
+        "pairs": (AHEAD + 2) * threads * _piece_bytes(plan, sizes, draws) if pairs_stored else 0.0,
+    }
     return FitPlan(
         rows=sizes.rows,
         parameters=_parameters(sites, sizes),
         blocks=blocks,
         pairs_stored=pairs_stored,
-        memory_gb=round(peak + in_flight * (AHEAD + 1) * threads / GB + of_genes / GB, 2),
+        memory_gb=round(sum(memory.values()) / GB, 2),
         disk_gb=round(disk, 2),
         scratch_gb=round(cells + disk if not pairs_stored else cells + disk - moments, 2),
         seconds=round(sum(seconds.values()), 1),
         stages={name: round(value, 1) for name, value in seconds.items()},
+        memory={name: round(value / GB, 3) for name, value in memory.items()},
     )
 
 
-def plan_held_fit(program: Program, sizes: Sizes, *, draws: int) -> FitPlan:
+def _made_up_blocks(sizes: Sizes, genes: int, n_blocks: int) -> list[Batch]:
+    """Return blocks that differ only in which genes they are of."""
+    first = made_up_batch(sizes, genes)
+    n_sgrnas = first.n_sgrnas
+    return [
+        replace(
+            first,
+            n_genes=genes * n_blocks,
+            n_sgrnas=n_sgrnas * n_blocks,
+            gene_idx=first.gene_idx + i * genes,
+            sgrna_idx=first.sgrna_idx + i * n_sgrnas,
+        )
+        for i in range(n_blocks)
+    ]
+
+
+def _piece_bytes(plan: DrawPlan, sizes: Sizes, draws: int) -> float:
+    """Size of the draws over genes and lines that are made and written at once."""
+    n = sum(variable.dims == GENE_LINE for variable in plan.variables)
+    return 4.0 * n * max(ELEMENTS_AT_ONCE, sizes.lines * draws)
+
+
+def _file_bytes(plan: DrawPlan, sizes: Sizes, draws: int, pairs_stored: bool) -> float:
+    """Size of what the library keeps of the datasets of draws that are being filled."""
+    lengths = _lengths(sizes)
+    of_each = (
+        4.0 * draws * math.prod(lengths.get(dim, 1) for dim in variable.dims)
+        for variable in plan.variables
+        if pairs_stored or variable.dims != GENE_LINE
+    )
+    return sum(min(DATASET_BYTES, size) for size in of_each)
+
+
+def plan_held_fit(program: Program, sizes: Sizes, *, draws: int, is_plain: bool) -> FitPlan:
     """Say what a fit of a screen takes that is held in memory, its draws moved by sweeps of exact chains.
 
-    The probe sweeps one block of made-up rows. Arguments as for `plan_fit`.
+    The probe sweeps one block of made-up rows, Normal of one noise scale; of others it is scaled up. Arguments as for
+    `plan_fit`.
     """
     part = max(1, min(sizes.genes, PART_CELLS // sizes.lines))
     few = made_up_batch(sizes, min(2, sizes.genes))
@@ -214,21 +270,26 @@ def plan_held_fit(program: Program, sizes: Sizes, *, draws: int) -> FitPlan:
     chain_sweeps = settings.start_chains * settings.start_sweeps + math.ceil(draws / settings.kept) * of_chain
     sweep = _sweep_seconds(structure, made_up_batch(sizes, part)) * sizes.genes / part
     disk, _ = _disk_gb(plan, sizes, draws, True)
+    longer = 1.0 if is_plain else ROWS_TIME
     seconds = {
-        "start and sweeps": chain_sweeps * sweep / threads,
-        "steps": HELD_STEPS * sweep * STEP_SWEEPS,
+        "start and sweeps": longer * chain_sweeps * sweep / threads,
+        "steps": longer * HELD_STEPS * sweep * STEP_SWEEPS,
         "write": disk * GB / WRITE_BYTES_PER_SECOND + HELD_SECONDS,
     }
+    memory = {"least": HELD_GB * GB, "pairs": float(HELD_BYTES_A_PAIR * sizes.pairs)}
+    if not is_plain:
+        memory["rows"] = float((ROWS_BYTES_A_PAIR + ROWS_BYTES_A_DRAW * draws) * sizes.pairs)
     return FitPlan(
         rows=sizes.rows,
         parameters=_parameters(sites, sizes),
         blocks=math.ceil(sizes.genes / part),
         pairs_stored=True,
-        memory_gb=round(HELD_GB + HELD_BYTES_A_PAIR * sizes.pairs / GB, 2),
+        memory_gb=round(sum(memory.values()) / GB, 2),
         disk_gb=round(disk, 2),
         scratch_gb=0.0,
         seconds=round(sum(seconds.values()), 1),
         stages={name: round(value, 1) for name, value in seconds.items()},
+        memory={name: round(value / GB, 3) for name, value in memory.items()},
     )
 
 
@@ -246,9 +307,15 @@ def _sweep_seconds(structure: Structure, batch: Batch) -> float:
 
 
 def _probe(
-    structure: Structure, plan: DrawPlan, recipe: Recipe, sizes: Sizes, batch: Batch, draws: int, folder: Path
+    structure: Structure,
+    plan: DrawPlan,
+    recipe: Recipe,
+    sizes: Sizes,
+    batches: list[Batch],
+    draws: int,
+    folder: Path,
 ) -> tuple[dict[str, float], float]:
-    """Time the stages on one block, in seconds of one thread, and say how many bytes a block in waiting has."""
+    """Time the stages, in seconds of all threads for one block, and say how many bytes a block in waiting has."""
     found: dict[str, float] = {}
 
     @contextmanager
@@ -257,11 +324,11 @@ def _probe(
         yield
         found[name] = time.perf_counter() - start
 
-    screen = _Screen(sizes, len(batch.gene_idx))
+    screen, n_blocks = _Screen(sizes, batches[0].n_genes), len(batches)
     ends: list[float] = [time.perf_counter()]
     with tempfile.TemporaryDirectory(dir=folder, prefix=".vihier-plan-") as scratch:
         with timed("read"):
-            cells = CellFile(structure, _Blocks(screen, [batch]), torch.float32, Path(scratch))  # type: ignore[arg-type]
+            cells = CellFile(structure, _Blocks(screen, batches), torch.float32, Path(scratch))  # type: ignore[arg-type]
         begin = time.perf_counter()
         fitted = fit_streamed(
             structure,
@@ -276,31 +343,40 @@ def _probe(
         done = time.perf_counter()
         laps = [later - earlier for earlier, later in pairwise(ends[1:])]
         found["pass"], found["shared"] = min(laps), max(laps) - min(laps)
-        found["start"] = max(0.0, ends[1] - begin - max(laps))
+        of_start = max(2, math.ceil(START_GENES / len(batches[0].gene_idx)))
+        found["start"] = max(0.0, ends[1] - begin - max(laps)) * of_start / n_blocks
         found["globals"] = done - ends[-1]
         last = FinalPass(plan, recipe, fitted, cells, Path(scratch) / "blocks", pairs_stored=False)
         with last.shelf:
             with timed("block"):
                 last.run(Silent())
-            waiting = sum(table.row_bytes * table.n_rows for table in last.shelf.tables.values())
+            waiting = sum(table.row_bytes * table.n_rows for table in last.shelf.tables.values()) / n_blocks
         cells.close()
-    return found, float(waiting)
+    return found | {name: found[name] / n_blocks for name in ("read", "pass", "block")}, float(waiting)
+
+
+def _of_plates(sizes: Sizes) -> dict[str, int]:
+    return {"gene": sizes.genes, "sgrna": sizes.sgrnas, "line": sizes.lines, "lineage": sizes.lineages}
+
+
+def _lengths(sizes: Sizes) -> dict[str, int]:
+    """Lengths of a file's dims."""
+    return {FILE_DIMS[plate]: length for plate, length in _of_plates(sizes).items()}
 
 
 def _parameters(sites: Sites, sizes: Sizes) -> int:
-    lengths = {"gene": sizes.genes, "sgrna": sizes.sgrnas, "line": sizes.lines, "lineage": sizes.lineages}
+    lengths = _of_plates(sizes)
     return sum(math.prod(lengths.get(plate, 1) for plate in site.plates) for site in sites.latent)
 
 
 def _disk_gb(plan: DrawPlan, sizes: Sizes, draws: int, pairs_stored: bool) -> tuple[float, float]:
     """Size of the output, and of the moments in it."""
-    of_plate = {"gene": sizes.genes, "sgrna": sizes.sgrnas, "line": sizes.lines, "lineage": sizes.lineages}
-    lengths = {FILE_DIMS[plate]: length for plate, length in of_plate.items()}
+    lengths = _lengths(sizes)
     draws_bytes = moments = 0
     for variable in plan.variables:
         elements = math.prod(lengths.get(dim, 1) for dim in variable.dims)
         moments += 4 * len(STATISTICS) * elements
-        if pairs_stored or variable.dims != ("hugo_symbol", "depmap_id"):
+        if pairs_stored or variable.dims != GENE_LINE:
             draws_bytes += 4 * draws * elements
     cells = 0 if pairs_stored else sizes.pairs * 6 + sizes.sgrnas * sizes.lines
     return (draws_bytes + moments + cells) / GB, moments / GB

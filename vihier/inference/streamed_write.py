@@ -35,7 +35,7 @@ MOMENT_DRAWS = 2 * GROUP
 """Draws of all else that moments over genes and lines are mixtures over."""
 PIECE_PAIRS = 4_000
 """Pairs of a gene and a line whose moments are worked out at once: with the draws of a group, 4 MB an array."""
-ELEMENTS_AT_ONCE = 4_000_000
+ELEMENTS_AT_ONCE = 1_000_000
 """Elements of an array over genes, lines and draws, where draws of these are stored."""
 CELLS = "cells"
 COMMIT_SECONDS = 5.0
