@@ -14,7 +14,6 @@ from vihier.guides.block import Block, Theta, make_block, table_variance
 from vihier.guides.deviations import Normals, split_table
 from vihier.guides.mixed_model import Plates, Structure, is_shared
 from vihier.kernels.design import DesignData
-from vihier.kernels.rows import ROW_DTYPE
 from vihier.kernels.weighted_design import CellDesign, Entry
 from vihier.models.batch import Batch
 
@@ -266,7 +265,7 @@ class _DesignRows:
         parts += [x for column, value in entries for x in (column.double(), value)]
         found, cell = torch.unique(torch.stack(parts, 1)[order], dim=0, return_inverse=True)
         gene, line, leaf, *rest = found.unbind(1)
-        pairs = [Entry(rest[i].long(), rest[i + 1].to(ROW_DTYPE)) for i in range(0, len(rest), 2)]
+        pairs = [Entry(rest[i].long(), rest[i + 1].contiguous()) for i in range(0, len(rest), 2)]
         of_shared, place = tuple(pairs[len(self.local) :]), shared.place
         return CellDesign(
             cell=cell,
@@ -274,7 +273,7 @@ class _DesignRows:
             line=line.long(),
             local=tuple(pairs[: len(self.local)]),
             shared=of_shared,
-            leaf=leaf.to(ROW_DTYPE),
+            leaf=leaf.contiguous(),
             columns=shared.columns,
             place=tuple(place[line.long(), entry.column] for entry in of_shared),
             n_genes=len(batch.gene_idx),

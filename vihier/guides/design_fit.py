@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from vihier.errors import FitError
 from vihier.guides.block import Theta, make_block, split_by_sgrnas
 from vihier.guides.design_block import SharedLayout, design_block
 from vihier.guides.design_sweeps import DesignSweeper
@@ -45,7 +46,7 @@ def fit_design(
     VihierError
         If the draws of a gene x line table would not fit in memory.
     FitError
-        If the chains' density is not a number.
+        If the chains' density is not a number, or a covariate is so extreme that arithmetic fails.
     """
     check_held(screen, draws, "model", "for rows with covariates, or tables by screen or batch")
     with one_thread():
@@ -66,4 +67,11 @@ def fit_design(
             seed,
             progress,
         )
-        return fitter.fit(draws, max_sweeps or SETTLE, init)
+        try:
+            return fitter.fit(draws, max_sweeps or SETTLE, init)
+        except torch.linalg.LinAlgError as error:
+            raise FitError(
+                "a precision matrix is not positive definite; look for extreme values of lfc or a covariate "
+                "(vihier validate), bound it (--covariate 'NAME=zscore(0.1) | clip(-3, 3)'), or give tighter priors "
+                "with --prior"
+            ) from error

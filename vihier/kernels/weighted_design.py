@@ -1,7 +1,7 @@
 """Rows of any design, each of a precision of its own in each draw; sums as those of `vihier.kernels.design`.
 
-Rows of one gene and line whose designs are the same are summed first, into cells; what is summed further is in single
-precision, whose error is far below that of one draw of the weights.
+Rows of one gene and line whose designs are the same are summed first, into cells. Sums are in double precision: tables
+that add up to each other (batches to their screen) leave directions of which rows say exactly nothing.
 """
 
 from __future__ import annotations
@@ -58,17 +58,15 @@ class CellDesign:
 
     def weigh(self, precision: Tensor, weighted: Tensor) -> WeightedDesign:
         """Sum rows of given precision, and precision times value, [n, N]."""
-        zeros = precision.new_zeros(len(self.gene), precision.shape[1], dtype=ROW_DTYPE)
-        return WeightedDesign(
-            self,
-            zeros.index_add(0, self.cell, precision.to(ROW_DTYPE)),
-            zeros.index_add(0, self.cell, weighted.to(ROW_DTYPE)),
-        )
+        zeros = self.leaf.new_zeros(len(self.gene), precision.shape[1])
+        precision, weighted = precision.to(zeros), weighted.to(zeros)
+        return WeightedDesign(self, zeros.index_add(0, self.cell, precision), zeros.index_add(0, self.cell, weighted))
 
     def fitted(self, dense: Tensor, leaf: Tensor, shared: Tensor | None) -> Tensor:
         """Return what d, [B, D, N], e, [B, C, N], and u, [P, N], predict of each row, [n, N]."""
-        found = self.of_dense(dense) + self.leaf[:, None] * leaf[self.gene, self.line].to(ROW_DTYPE)
-        return (found if shared is None else found + self.of_shared(shared)).index_select(0, self.cell)
+        found = self.of_dense(dense) + self.leaf[:, None] * leaf[self.gene, self.line]
+        found = found if shared is None else found + self.of_shared(shared)
+        return found.to(ROW_DTYPE).index_select(0, self.cell)
 
     def of_dense(self, dense: Tensor) -> Tensor:
         """X' d of each cell, [m, N]."""
@@ -82,9 +80,9 @@ class CellDesign:
 
     def of_shared(self, shared: Tensor) -> Tensor:
         """W' u of each cell, [m, N]."""
-        found = shared.new_zeros(len(self.gene), shared.shape[1], dtype=ROW_DTYPE)
+        found = shared.new_zeros(len(self.gene), shared.shape[1])
         for column, value in self.shared:
-            found.addcmul_(shared.to(ROW_DTYPE).index_select(0, column), value[:, None])
+            found.addcmul_(shared.index_select(0, column), value[:, None])
         return found
 
     def to_dense(self, cells: Tensor) -> Tensor:
@@ -92,14 +90,14 @@ class CellDesign:
         found = cells.new_zeros(self.n_genes * self.size, cells.shape[1])
         for column, value in self.local:
             found.index_add_(0, self.gene * self.size + column, value[:, None] * cells)
-        return found.unflatten(0, (self.n_genes, self.size)).double()
+        return found.unflatten(0, (self.n_genes, self.size))
 
     def to_leaf(self, cells: Tensor) -> Tensor:
         """Sum z times what cells hold: [B, C, N]."""
         n_lines = len(self.columns)
         found = cells.new_zeros(self.n_genes * n_lines, cells.shape[1])
         found.index_add_(0, self.gene * n_lines + self.line, self.leaf[:, None] * cells)
-        return found.unflatten(0, (self.n_genes, n_lines)).double()
+        return found.unflatten(0, (self.n_genes, n_lines))
 
 
 class WeightedDesign:
@@ -124,10 +122,10 @@ class WeightedDesign:
             row = (cells.gene * size + column) * size
             for other, other_value in cells.local[: i + 1]:
                 products.index_add_(0, row + other, other_value[:, None] * scaled)
-        lower = products.unflatten(0, (cells.n_genes, size, size)).permute(0, 3, 1, 2).double()
+        lower = products.unflatten(0, (cells.n_genes, size, size)).permute(0, 3, 1, 2)
         # A table's columns come after those of the tables before it, so that only the lower triangle is filled.
         self.products = lower + lower.tril(-1).mT
-        self.leaf_cross = cross.unflatten(0, (cells.n_genes, n_lines, size)).permute(0, 3, 1, 2).double()
+        self.leaf_cross = cross.unflatten(0, (cells.n_genes, n_lines, size)).permute(0, 3, 1, 2)
         self._leaf_weight = cells.to_leaf(cells.leaf[:, None] * precision)
 
     @property
@@ -183,11 +181,11 @@ class WeightedDesign:
                     gram.index_add_(0, row + other, other_value[:, None] * scaled)
                 if j < i:
                     gram.index_add_(0, (cells.line * width + other) * width + place, other_value[:, None] * scaled)
-        crossed = by_line.unflatten(0, (n_lines, cells.n_genes, width)).permute(3, 0, 1, 2).double()
+        crossed = by_line.unflatten(0, (n_lines, cells.n_genes, width)).permute(3, 0, 1, 2)
         pooled = given.pooled.permute(2, 1, 0)
         weighted = crossed.mT * pooled[:, :, None]
-        whole = gram.unflatten(0, (n_lines, width, width)).permute(3, 0, 1, 2).double()
+        whole = gram.unflatten(0, (n_lines, width, width)).permute(3, 0, 1, 2)
         leaf_left = cells.to_leaf(left).permute(2, 1, 0)
         of_lines = (crossed.mT @ (pooled * leaf_left)[..., None])[..., 0].permute(1, 2, 0)
-        total = rhs.double().index_add_(0, cells.columns.reshape(-1), -of_lines.reshape(-1, n_draws))
+        total = rhs.index_add_(0, cells.columns.reshape(-1), -of_lines.reshape(-1, n_draws))
         return Said(whole - weighted @ crossed, total[: cells.n_shared])
