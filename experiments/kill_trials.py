@@ -71,7 +71,8 @@ class Run:
         """Run to the end, or until some seconds into a phase; say whether it was killed, and when phases began."""
         began: dict[str, float] = {}
         for command in self.commands():
-            process = subprocess.Popen([sys.executable, "-m", "vihier", *command], stderr=subprocess.PIPE, text=True)
+            program = [sys.executable, "-m", "vihier", *command]
+            process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
             assert process.stderr is not None
             if self._watch(process.stderr, began, kill_in):
                 time.sleep(after)
