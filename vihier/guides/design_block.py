@@ -266,7 +266,8 @@ class _DesignRows:
         found, cell = torch.unique(torch.stack(parts, 1)[order], dim=0, return_inverse=True)
         gene, line, leaf, *rest = found.unbind(1)
         pairs = [Entry(rest[i].long(), rest[i + 1].contiguous()) for i in range(0, len(rest), 2)]
-        of_shared, place = tuple(pairs[len(self.local) :]), shared.place
+        of_shared = tuple(pairs[len(self.local) :])
+        kinds, kind_of_column, n_kinds = self._kinds(of_shared, line.long(), shared)
         return CellDesign(
             cell=cell,
             gene=gene.long(),
@@ -275,11 +276,40 @@ class _DesignRows:
             shared=of_shared,
             leaf=leaf.contiguous(),
             columns=shared.columns,
-            place=tuple(place[line.long(), entry.column] for entry in of_shared),
+            kinds=kinds,
+            kind_of_column=kind_of_column,
             n_genes=len(batch.gene_idx),
             size=size,
             n_shared=shared.size,
+            n_kinds=n_kinds,
         )
+
+    @staticmethod
+    def _kinds(entries: tuple[Entry, ...], line: Tensor, shared: SharedLayout) -> tuple[tuple[Entry, ...], Tensor, int]:
+        """Find the columns of a line that its rows move alike with: of one design, over lines, lineages or nothing."""
+        n_lines, width = shared.columns.shape
+        place, first = shared.place, torch.full_like(shared.columns, -1)
+        leads: dict[str, int] = {}
+        kept: list[int] = []
+        lines = torch.arange(n_lines, device=line.device)
+        for i, table in enumerate(shared.tables):
+            by_line = table.plates in ((), ("lineage",), ("line",))
+            lead = leads.setdefault(table.design, i) if by_line else i
+            if lead == i:
+                kept.append(i)
+            elif len(line):
+                # A line's own element of each of the two, from any cell of it.
+                mine, of_lead = (torch.zeros(n_lines, dtype=torch.long, device=line.device) for _ in range(2))
+                mine[line], of_lead[line] = entries[i].column, entries[lead].column
+                first[lines, place[lines, mine]] = place[lines, of_lead]
+        own = torch.arange(width, device=line.device).expand(n_lines, -1)
+        lead_place = torch.where(first < 0, own, first)
+        is_kind = (lead_place == own) & (shared.columns < shared.size)
+        number = is_kind.cumsum(1) - 1
+        n_kinds = int(is_kind.sum(1).max()) if is_kind.numel() else 0
+        kind = torch.where(shared.columns < shared.size, number.gather(1, lead_place), n_kinds)
+        found = tuple(Entry(kind[line, place[line, entries[i].column]], entries[i].value) for i in kept)
+        return found, kind, n_kinds
 
     def summed(self, size: int, shared: SharedLayout) -> DesignData:
         """Sum products of the rows' entries; `size` is D."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from vihier.kernels.design import Eliminated, Rest, Said
@@ -38,10 +39,13 @@ class CellDesign:
         z of each cell, [m].
     columns : Tensor
         Which of u the rows of each line have, [C, s].
-    place : tuple of Tensor
-        Where among those of its line each entry of `shared` is, [m].
-    n_genes, size, n_shared : int
-        B, D and P.
+    kinds : tuple of Entry
+        Rows of a line move alike with some of its s columns (those of the line, its lineage, all lines): which of its
+        kinds, up to r, each cell has, and the cell's design there.
+    kind_of_column : Tensor
+        Kind of each of a line's columns, int64, [C, s]; r where there are fewer.
+    n_genes, size, n_shared, n_kinds : int
+        B, D, P and r.
     """
 
     cell: Tensor
@@ -51,10 +55,12 @@ class CellDesign:
     shared: tuple[Entry, ...]
     leaf: Tensor
     columns: Tensor
-    place: tuple[Tensor, ...]
+    kinds: tuple[Entry, ...]
+    kind_of_column: Tensor
     n_genes: int
     size: int
     n_shared: int
+    n_kinds: int
 
     def weigh(self, precision: Tensor, weighted: Tensor) -> WeightedDesign:
         """Sum rows of given precision, and precision times value, [n, N]."""
@@ -165,27 +171,28 @@ class WeightedDesign:
     def said(self, given: Eliminated, tau: Tensor, dense: Tensor) -> Said:
         """Sum what the rows say of u given d; `tau` is 1."""
         cells, n_draws = self.cells, dense.shape[2]
-        n_lines, width = cells.columns.shape
+        n_lines, n_genes, width = len(cells.columns), cells.n_genes, cells.n_kinds + 1  # the last kind is empty
         left = self.weighted - self.precision * cells.of_dense(dense)
-        rhs = left.new_zeros(cells.n_shared + 1, n_draws)
+        rhs = left.new_zeros(n_lines * width, n_draws)
         gram = left.new_zeros(n_lines * width * width, n_draws)
-        by_line = left.new_zeros(n_lines * cells.n_genes * width, n_draws)
-        pair = (cells.line * cells.n_genes + cells.gene) * width
-        for i, ((column, value), place) in enumerate(zip(cells.shared, cells.place, strict=True)):
-            rhs.index_add_(0, column, value[:, None] * left)
+        by_line = left.new_zeros(n_lines * n_genes * width, n_draws)
+        pair = (cells.line * n_genes + cells.gene) * width
+        for i, (kind, value) in enumerate(cells.kinds):
+            rhs.index_add_(0, cells.line * width + kind, value[:, None] * left)
             scaled = value[:, None] * self.precision
-            by_line.index_add_(0, pair + place, cells.leaf[:, None] * scaled)
-            row = (cells.line * width + place) * width
-            for j, ((_, other_value), other) in enumerate(zip(cells.shared, cells.place, strict=True)):
-                if j <= i:
-                    gram.index_add_(0, row + other, other_value[:, None] * scaled)
+            by_line.index_add_(0, pair + kind, cells.leaf[:, None] * scaled)
+            for j, (other, other_value) in enumerate(cells.kinds[: i + 1]):
+                both = other_value[:, None] * scaled
+                gram.index_add_(0, (cells.line * width + kind) * width + other, both)
                 if j < i:
-                    gram.index_add_(0, (cells.line * width + other) * width + place, other_value[:, None] * scaled)
-        crossed = by_line.unflatten(0, (n_lines, cells.n_genes, width)).permute(3, 0, 1, 2)
+                    gram.index_add_(0, (cells.line * width + other) * width + kind, both)
+        crossed = by_line.unflatten(0, (n_lines, n_genes, width)).permute(3, 0, 1, 2)
         pooled = given.pooled.permute(2, 1, 0)
         weighted = crossed.mT * pooled[:, :, None]
-        whole = gram.unflatten(0, (n_lines, width, width)).permute(3, 0, 1, 2)
         leaf_left = cells.to_leaf(left).permute(2, 1, 0)
-        of_lines = (crossed.mT @ (pooled * leaf_left)[..., None])[..., 0].permute(1, 2, 0)
-        total = rhs.index_add_(0, cells.columns.reshape(-1), -of_lines.reshape(-1, n_draws))
-        return Said(whole - weighted @ crossed, total[: cells.n_shared])
+        precision = gram.unflatten(0, (n_lines, width, width)).permute(3, 0, 1, 2) - weighted @ crossed
+        of_lines = rhs.unflatten(0, (n_lines, width)).permute(2, 0, 1) - (weighted @ leaf_left[..., None])[..., 0]
+        at, lines = cells.kind_of_column, torch.arange(n_lines, device=left.device)[:, None]
+        total = left.new_zeros(cells.n_shared + 1, n_draws)
+        total.index_add_(0, cells.columns.reshape(-1), of_lines[:, lines, at].flatten(1).T)
+        return Said(precision[:, lines[..., None], at[:, :, None], at[:, None]], total[: cells.n_shared])
