@@ -25,9 +25,11 @@ Guide = Annotated[
 ]
 
 Likelihood = Annotated[
-    Literal["auto", "normal", "student_t"],
+    Literal["auto", "normal", "student_t", "negative_binomial"],
     typer.Option(
-        help="How rows scatter; auto: student_t for whole screens, normal for small ones.", rich_help_panel=MODEL_PANEL
+        help="How rows scatter; auto: student_t for whole screens, normal for small ones. negative_binomial: read "
+        "counts (vihier import --keep-counts).",
+        rich_help_panel=MODEL_PANEL,
     ),
 ]
 Noise = Annotated[
@@ -43,6 +45,14 @@ Nu = Annotated[
         metavar="NU",
         help="Degrees of freedom of student_t, learned ('global', or by 'screen', or auto: by screen where there are "
         "several), or a number.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+Dispersion = Annotated[
+    Literal["auto", "global", "gene", "abundance", "gene_abundance"],
+    typer.Option(
+        help="What the noise of counts has beside --noise: a factor for each gene, a power of the expected reads, both "
+        "or neither (global); auto: both for whole screens, neither for small ones.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]

@@ -119,6 +119,15 @@ MinPlasmid = Annotated[
         rich_help_panel=_NUMBERS,
     ),
 ]
+KeepCounts = Annotated[
+    bool,
+    typer.Option(
+        "--keep-counts",
+        help="Also write the reads expected of each value, for 'vihier fit --likelihood negative_binomial'; values of "
+        "sgRNAs without plasmid reads are left out.",
+        rich_help_panel=_NUMBERS,
+    ),
+]
 Centre = Annotated[
     Literal["none", "median", "nonessential"],
     typer.Option(
@@ -145,11 +154,13 @@ def centring(on: Literal["none", "median", "nonessential"], nonessential: Path |
     return Centring(on, genes)
 
 
-def normalisation(rpm: bool, pseudocount: float, plasmid: bool, min_plasmid: float, centred: Centring) -> Normalisation:
+def normalisation(
+    rpm: bool, pseudocount: float, plasmid: bool, min_plasmid: float, centred: Centring, keep_counts: bool
+) -> Normalisation:
     """Read what the options say of counts."""
     from vihier.screen.importing.normalise import Normalisation
 
-    return Normalisation(rpm, pseudocount, plasmid, min_plasmid, centred)
+    return Normalisation(rpm, pseudocount, plasmid, min_plasmid, centred, keep_counts)
 
 
 def samples_or_line(samples: Path | None, line: str | None) -> Path | str:

@@ -55,6 +55,7 @@ def chronos(
     pseudocount: options.Pseudocount = 1.0,
     plasmid: options.Plasmid = True,
     min_plasmid: options.MinPlasmid = 0.0,
+    keep_counts: options.KeepCounts = False,
     centre: options.Centre = "none",
     nonessential: options.Nonessential = None,
     as_json: options.AsJson = False,
@@ -66,9 +67,10 @@ def chronos(
     vihier import chronos AvanaReadcounts.hdf5 --line-map Model.csv --out screen.parquet
     vihier import chronos AvanaReadcounts.hdf5 KYReadcounts.hdf5 --screen broad --screen sanger --out both.parquet
     vihier import chronos AvanaRawReadcounts.csv --min-plasmid 1 --centre median --out screen.parquet
+    vihier import chronos AvanaReadcounts.hdf5 --line-map Model.csv --keep-counts --out counts.parquet
     """
     centred = options.centring(centre, nonessential)
-    how = options.normalisation(rpm, pseudocount, plasmid, min_plasmid, centred)
+    how = options.normalisation(rpm, pseudocount, plasmid, min_plasmid, centred, keep_counts)
     files = _files(counts, sequence_map, guide_map, screen)
     from vihier.screen.importing import Choices, import_chronos
 
@@ -133,6 +135,7 @@ def mageck(
     pseudocount: options.Pseudocount = 1.0,
     plasmid: options.Plasmid = True,
     min_plasmid: options.MinPlasmid = 0.0,
+    keep_counts: options.KeepCounts = False,
     centre: options.Centre = "none",
     nonessential: options.Nonessential = None,
     as_json: options.AsJson = False,
@@ -144,7 +147,7 @@ def mageck(
     vihier import mageck leukemia.csv --samples samples.csv --out screen.parquet
     """
     centred = options.centring(centre, nonessential)
-    how = options.normalisation(rpm, pseudocount, plasmid, min_plasmid, centred)
+    how = options.normalisation(rpm, pseudocount, plasmid, min_plasmid, centred, keep_counts)
     from vihier.screen.importing import import_mageck
 
     _import(
@@ -215,6 +218,7 @@ def h5ad(
     pseudocount: options.Pseudocount = 1.0,
     plasmid: options.Plasmid = True,
     min_plasmid: options.MinPlasmid = 0.0,
+    keep_counts: options.KeepCounts = False,
     centre: options.Centre = "none",
     nonessential: options.Nonessential = None,
     as_json: options.AsJson = False,
@@ -229,7 +233,7 @@ def h5ad(
     vihier import h5ad counts.h5ad --counts --layer raw --out screen.parquet
     """
     centred = options.centring(centre, nonessential)
-    of_counts = options.normalisation(rpm, pseudocount, plasmid, min_plasmid, centred)
+    of_counts = options.normalisation(rpm, pseudocount, plasmid, min_plasmid, centred, keep_counts)
     from vihier.screen.importing import import_h5ad
 
     _import(

@@ -62,7 +62,8 @@ def predict(
     """Predict rows: mean, sd and interval of each, also of what the fit never saw.
 
     New replicates, sgRNAs, genes, lines and lineages are drawn from their priors given the fit's draws of what they
-    belong to. Where the table has lfc, the share of rows inside the interval is said.
+    belong to. Where the table has lfc, the share of rows inside the interval is said. Of a fit of read counts
+    (negative_binomial) counts are predicted, relative to the table's counts_expected.
 
     [b]Examples[/b]
 
@@ -83,7 +84,7 @@ def predict(
         _say_written(about, draws_out, as_json)
         return
     blocks = predicted_blocks(predictor, rows, None if from_prior else post, prob=prob)
-    _hand_over(blocks, about, prob, out, as_json)
+    _hand_over(blocks, about, prob, rows.measured(predictor.program)[0], out, as_json)
     if post is not None and not from_prior:
         answers.say_of_fit(post)
 
@@ -144,7 +145,7 @@ def _say_written(about: dict[str, Any], path: Path, as_json: bool) -> None:
 
 
 def _hand_over(
-    blocks: Iterator[pd.DataFrame], about: dict[str, Any], prob: float, out: Path | None, as_json: bool
+    blocks: Iterator[pd.DataFrame], about: dict[str, Any], prob: float, measured: str, out: Path | None, as_json: bool
 ) -> None:
     import pandas as pd
 
@@ -157,12 +158,12 @@ def _hand_over(
         counts = table["new"].value_counts()
         about |= {"new": {name or "nothing": int(count) for name, count in counts.items()}}
         heading += "".join(f", {count:,} of a new {name}" for name, count in counts.items() if name)
-    if "lfc" in table:
-        covered = coverage(table, prob)
+    if measured in table:
+        covered = coverage(table, prob, measured)
         if not math.isnan(covered):
             about |= {"coverage": covered, "log_density": float(table["log_density"].mean())}
             heading += (
-                f"; {prob:.0%} intervals cover {covered:.1%} of {int(table['lfc'].notna().sum()):,} measured, mean log "
-                f"predictive density {about['log_density']:.3f}"
+                f"; {prob:.0%} intervals cover {covered:.1%} of {int(table[measured].notna().sum()):,} measured, mean "
+                f"log predictive density {about['log_density']:.3f}"
             )
     answers.hand_over(table, about, heading, out, as_json)

@@ -88,6 +88,8 @@ def sbc(
     if truth_from is not None and not truth_from.exists():
         raise VihierError(f"{truth_from}: no such file; --from takes a posterior file")
     table = part.cut(read(screen, column, single_lineage, on_conflict))
+    if likelihood == "negative_binomial":
+        raise VihierError("--likelihood negative_binomial: sbc simulates fold changes, not counts; leave it out")
     rows = Likelihood("normal" if likelihood == "auto" else likelihood, "global" if noise == "auto" else noise)
     study = SbcStudy.of(
         table, model, priors=priors, likelihood=rows, source=truth_from, guide=guide, draws=draws, seed=seed

@@ -105,6 +105,11 @@ def leave_rows_out(predictor: Predictor, by: By = "row", method: Method = "condi
     if method == "conditional":
         with run_on(CPU, torch.float64):
             structure = read_structure(predictor.program.model, GeneBlocks(predictor.screen, 2)[0])
+        if structure.counts is not None:
+            raise VihierError(
+                "method 'conditional': rows that are read counts are not Gaussian given the scales; use --method draws "
+                "(method='draws')"
+            )
         if structure.design is not None and by == "cell":
             raise VihierError(
                 "by 'cell': rows of one sgRNA and line can differ in their covariates or batches; leave out single rows"

@@ -137,8 +137,6 @@ def compare_held_out(
     """
     import pandas as pd
 
-    if rows.observed is None or not np.isfinite(rows.observed).any():
-        raise VihierError("held-out rows: none has a value in column 'lfc'; give the rows with what was measured")
     _check_same_training(fits)
     predictors = {}
     for name, post in fits.items():
@@ -147,11 +145,14 @@ def compare_held_out(
         program = program_of(post, (models or {}).get(name))
         predictors[name] = Predictor.of(post, rows.screen, program, draws=n_draws, seed=seed)
     _check_units(predictors)
+    column, measured = rows.measured(next(iter(predictors.values())).program)
+    if measured is None or not np.isfinite(measured).any():
+        raise VihierError(f"held-out rows: none has a value in column {column!r}; give the rows with what was measured")
     density = {}
     for name, predictor in predictors.items():
         blocks = predicted_blocks(predictor, rows, fits[name])
         values = np.concatenate([block["log_density"].to_numpy() for block in blocks])
-        density[name] = values[np.isfinite(rows.observed)]
+        density[name] = values[np.isfinite(measured)]
     order = sorted(density, key=lambda name: -float(density[name].sum()))
     best = density[order[0]]
     table = [

@@ -105,6 +105,8 @@ class SbcStudy:
             if model not in (None, post.model):
                 raise VihierError(f"--model {model}: {source} is a fit of {post.model}; leave it out")
             program = program_of(post)
+            if program.likelihood.is_of_counts:
+                raise VihierError(f"--from {source}: is a fit of counts, and sbc simulates fold changes; give another")
             screen = fitted_part(post, program, screen)
             priors, likelihood = dict(program.priors), program.likelihood
             return cls(screen, post.model, priors, likelihood, Path(source).resolve(), guide, draws, seed)

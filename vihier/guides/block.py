@@ -12,8 +12,9 @@ from torch import Tensor
 from vihier.guides.structure import Location, Plates, Scale, Structure, index_of
 from vihier.kernels.cells import GeneData, gene_data
 from vihier.kernels.elimination import Variances
-from vihier.kernels.rows import RowTable, row_table
+from vihier.kernels.rows import ROW_DTYPE, CountTable, RowTable, row_table
 from vihier.models.batch import Batch
+from vihier.models.counts import COUNTS, EXPECTED
 
 Theta = dict[str, Tensor]
 """Log-scales by site, each over its plates and then N draws; those of genes cover a block's genes."""
@@ -63,14 +64,21 @@ def make_block(structure: Structure, batch: Batch) -> Block:
     if batch.lineages_of_lines is not None:
         lineage = torch.nn.functional.one_hot(batch.lineage_of_line, batch.n_lineages).to(dtype)
     shape = (n_genes, n_slots, batch.n_lines)
-    lfc = batch.lfc - structure.row_offset
+    counts, lfc = None, batch.lfc
+    if structure.counts is not None:
+        reads, expected = batch.covariates[COUNTS], batch.covariates[EXPECTED]
+        lfc = ((reads + 0.5) / expected).log2()
+        offset = torch.full_like(lfc, structure.row_offset)
+        floats = [x.to(ROW_DTYPE) for x in (reads, expected.log(), offset)]
+        counts = CountTable(floats[0], floats[1], floats[2], batch.gene)
+    lfc = lfc - structure.row_offset
     data = gene_data(batch.gene, row_slot, batch.line, lfc, shape, lineage)
     if structure.is_plain:
         return Block(batch, data, slot, member, filled)
     cell = (batch.gene * n_slots + row_slot) * batch.n_lines + batch.line
     noise = _row_elements(structure, structure.noise, batch)
     freedom = None if structure.freedom is None else _row_elements(structure, structure.freedom.source, batch)
-    return Block(batch, data, slot, member, filled, row_table(cell, lfc, noise, freedom, shape))
+    return Block(batch, data, slot, member, filled, row_table(cell, lfc, noise, freedom, shape, counts))
 
 
 def _row_elements(structure: Structure, scale: str | None, batch: Batch) -> Tensor | None:

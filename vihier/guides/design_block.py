@@ -195,7 +195,7 @@ def design_block(structure: Structure, batch: Batch, shared: SharedLayout) -> De
     if block.rows is None:
         return DesignBlock(block, tuple(local), leaf, start, data)
     order = rows.order(structure, block)
-    n = len(order)
+    n, counts = len(order), block.rows.counts
     # The rows one by one: what is asked of a cell of gene, sgRNA and line elsewhere is asked of each of them.
     table = replace(
         block.rows,
@@ -203,6 +203,7 @@ def design_block(structure: Structure, batch: Batch, shared: SharedLayout) -> De
         lengths=torch.ones_like(order),
         lfc=block.rows.lfc - rows.offset[order].to(block.rows.lfc),
         shape=(n, 1, 1),
+        counts=None if counts is None else replace(counts, offset=rows.offset[order].to(counts.offset)),
     )
     cells = rows.cells(order, start, shared)
     return DesignBlock(replace(block, rows=table), tuple(local), leaf, start, data, cells)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vihier.guides.block import Block, Theta, align, deviation_sd, noise_variance, plates_of, scale_log_prior, variances
+from vihier.guides.count_chains import CountChains
 from vihier.guides.deviations import gene_level, normal_like, split_genes
 from vihier.guides.evidence import gene_log_prior
 from vihier.guides.gene_tree import GeneTree, tree_scales
@@ -197,7 +198,9 @@ class GeneChains:
         self.structure, self.block, self.generator = structure, block, generator
         self.deviations: Theta = {}
         self._squares: Theta = {}
-        self.rows = None if block.rows is None else RowChains(structure, block.rows, generator)
+        self.rows: RowChains | CountChains | None = None
+        if block.rows is not None:
+            self.rows = (RowChains if structure.counts is None else CountChains)(structure, block.rows, generator)
         self._take_data(block.data)
         self.own_scales = [scale for scale in structure.scales if scale.plates == ("gene",)]
         self.tree_scales = tree_scales(structure)
@@ -368,7 +371,7 @@ class GeneChains:
         """Move the genes' own scales, with the deviations held and with the rows asking; return all scales."""
         theta = dict(theta)
         for scale in self.own_scales:
-            if scale in self.tree_scales:
+            if scale in self.tree_scales or scale.name in self.structure.of_rows:
                 continue
             users = users_of(self.structure, scale)
             self.move_held(theta, scale, users)

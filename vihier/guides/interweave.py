@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from vihier.guides.block import SHARED, Block, Theta, align, scale_log_prior, table_variance
+from vihier.guides.count_moves import CountMoves
 from vihier.guides.deviations import draw_shared_deviations, normal_like, shared_columns, split_shared
 from vihier.guides.evidence import collapse, global_log_prior, sum_natural
 from vihier.guides.gene_chains import (
@@ -107,7 +108,10 @@ class Sweeper:
         self.n_rows = sum(float(block.data.count.sum()) for block in blocks)
         self.noise_width = NOISE_WIDTH
         self.turn = False
-        self.rows = None if structure.is_plain else RowMoves(structure, self.parts, self.generator)
+        self.rows: RowMoves | CountMoves | None = None
+        if not structure.is_plain:
+            moves = RowMoves if structure.counts is None else CountMoves
+            self.rows = moves(structure, self.parts, self.generator)
         # Where each block's genes are in the tables of scales.
         ends = torch.tensor([len(block.batch.gene_idx) for block in blocks]).cumsum(0)
         of_blocks = [block.batch.gene_idx for block in blocks]
@@ -158,7 +162,9 @@ class Sweeper:
 
     def _move_noise_of_rows(self, theta: Theta) -> None:
         """Move what rows that are not plain refer to themselves."""
-        if self.rows is not None:
+        if isinstance(self.rows, CountMoves):
+            self.rows.move(theta, self._of_parts)
+        elif self.rows is not None:
             self._move_rows(theta, self.rows)
 
     def _move_global_scales(self, theta: Theta) -> None:

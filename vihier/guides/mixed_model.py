@@ -9,6 +9,7 @@ import pyro.distributions as dist
 import torch
 
 from vihier.models.batch import Batch
+from vihier.models.counts import COUNTS, EXPECTED, ReadCounts
 
 PLATES = ("sgrna", "gene", "line", "lineage", "replicate", "screen", "line_screen")
 TABLES = ((), ("lineage",), ("line",), ("gene",), ("sgrna",), ("gene", "lineage"), ("gene", "line"))
@@ -71,6 +72,19 @@ class Location:
     factor: float = 1.0
     reach: float = 0.0
     design: str = ""
+
+
+@dataclass(frozen=True)
+class CountNoise:
+    """What the noise of rows that are read counts has beside its scale; see `vihier.models.counts.ReadCounts`."""
+
+    factor: Argument
+    power: Argument
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Scales that these refer to."""
+        return tuple(x.source for x in (self.factor, self.power) if x.source is not None)
 
 
 class RowDesign(Protocol):
@@ -136,6 +150,8 @@ class Structure:
         A row's mean where every deviation is zero.
     freedom : Argument or None
         The degrees of freedom of Student-t rows; None where rows are Normal.
+    counts : CountNoise or None
+        Of rows that are read counts; None where they are log2 fold changes.
     design : RowDesign or None
         Where a row's mean has covariates in it, or a table is not one of `TABLES`; `row_offset` is then zero.
     """
@@ -147,18 +163,21 @@ class Structure:
     noise_factor: float
     row_offset: float
     freedom: Argument | None = None
+    counts: CountNoise | None = None
     design: RowDesign | None = field(default=None, compare=False)
 
     @property
     def is_plain(self) -> bool:
         """Whether rows are Normal with one noise scale, so that sums over the rows of a cell are all they say."""
-        return self.freedom is None and (self.noise is None or not self.site(self.noise).plates)
+        scaled = self.noise is not None and bool(self.site(self.noise).plates)
+        return self.freedom is None and self.counts is None and not scaled
 
     @property
     def of_rows(self) -> tuple[str, ...]:
-        """Scales that the rows refer to themselves: their noise scale, their degrees of freedom."""
+        """Scales that the rows refer to themselves: their noise scale, factor and power, their degrees of freedom."""
         freedom = None if self.freedom is None else self.freedom.source
-        return tuple(name for name in (self.noise, freedom) if name is not None)
+        of_counts = () if self.counts is None else self.counts.sources
+        return tuple(name for name in (self.noise, freedom, *of_counts) if name is not None)
 
     def table(self, plates: Plates, design: str = "") -> list[Location]:
         """Return the locations that are indexed by exactly these plates and that rows move with alike."""
@@ -279,6 +298,13 @@ def row_log_prob(structure: Structure, values: dict[str, torch.Tensor], batch: B
         moved = location.reach * deviation[index]
         mean = mean + (moved * columns[location.design] if location.design else moved)
     sd = structure.noise_factor * _gather(structure.noise, ("row",), values, structure, batch)
+    if structure.counts is not None:
+        factor, power = (
+            x.value(_gather(x.source, ("row",), values, structure, batch))
+            for x in (structure.counts.factor, structure.counts.power)
+        )
+        rows = ReadCounts(mean, sd, factor, power, batch.covariates[EXPECTED], validate_args=False)
+        return rows.log_prob(batch.covariates[COUNTS])
     if structure.freedom is not None:
         freedom = structure.freedom.value(_gather(structure.freedom.source, ("row",), values, structure, batch))
         return dist.StudentT(freedom, mean, sd).log_prob(batch.lfc)

@@ -6,7 +6,7 @@ better (van Dyk & Park 2008, J. Am. Stat. Assoc. 103, 790), and the weights afte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from vihier.guides.block import Block, Theta, align
+from vihier.guides.block_rows import BlockRows
 from vihier.guides.gene_chains import Density, GeneChains, held_density
 from vihier.guides.mixed_model import Scale, Structure
+from vihier.guides.row_chains import RowChains
 from vihier.guides.slice_sampler import slice_sample, slice_sample_in_turn
-from vihier.inference.threads import in_threads
 from vihier.kernels.rows import student_log_density
 
 # Widths of slices of log-scales that many rows refer to: of a noise scale in sds that n rows give it, 1 / sqrt(2 n), of
@@ -72,42 +73,13 @@ def around(structure: Structure, scale: Scale) -> list[Around]:
     return found
 
 
-class RowMoves:
-    """What the rows of all blocks say, for a sweeper.
-
-    Parameters
-    ----------
-    structure : Structure
-        Of a program whose rows are not Normal with one noise scale.
-    parts : sequence of GeneChains
-        The blocks' chains.
-    generator : torch.Generator
-    """
+class RowMoves(BlockRows[RowChains]):
+    """What the fold changes of all blocks say, for a sweeper; parameters as of `BlockRows`."""
 
     def __init__(self, structure: Structure, parts: Sequence[GeneChains], generator: torch.Generator) -> None:
-        self.structure, self.parts, self.generator = structure, parts, generator
-        self.rows = [part.rows for part in parts if part.rows is not None]
+        rows = [part.rows for part in parts if isinstance(part.rows, RowChains)]
+        super().__init__(structure, parts, rows, generator)
         self._moves_of_freedom = 0
-
-    def _for_parts(self, function: Callable[[int], Tensor | None]) -> list[Tensor | None]:
-        return list(in_threads(function, range(len(self.rows)), self.parts[0].block.slot.device))
-
-    def _sum(self, function: Callable[[int], Tensor]) -> Tensor:
-        return reduce(add, in_threads(function, range(len(self.rows)), self.parts[0].block.slot.device))
-
-    @property
-    def weights(self) -> list[Tensor | None]:
-        """Weights of each block's Student-t rows, [n, N]; None where rows are Normal."""
-        return [rows.weight for rows in self.rows]
-
-    def start_from(self, weights: Sequence[Tensor | None]) -> None:
-        """Start from weights of rows as `weights` gives them."""
-        for rows, weight in zip(self.rows, weights, strict=True):
-            rows.weight = weight
-
-    def take_residuals(self) -> None:
-        """Work out what the locations leave of the rows."""
-        self._for_parts(lambda i: self.rows[i].take_residuals(self.parts[i].columns, self.parts[i].slots))
 
     def take_squares(self, mine: Sequence[Theta]) -> None:
         """Bring their squares to units of the noise scales, which `mine` has for each block."""
@@ -116,10 +88,6 @@ class RowMoves:
     def step_weights(self, mine: Sequence[Theta]) -> None:
         """Move the weights."""
         self._for_parts(lambda i: self.rows[i].step_weights(mine[i]))
-
-    def log_density(self, mine: Sequence[Theta]) -> Tensor:
-        """Log density of the rows, [N], weights integrated out."""
-        return self._sum(lambda i: self.rows[i].log_density(mine[i]))
 
     def _count(self, scale: Scale, which: str) -> Tensor:
         """Count the rows of each element of a scale that rows refer to, [R, 1] or []."""

@@ -22,6 +22,7 @@ from vihier.guides.mixed_model import (
     SCALE_TABLES,
     TABLES,
     Argument,
+    CountNoise,
     Location,
     Plates,
     Scale,
@@ -38,6 +39,7 @@ from vihier.guides.probe import Arguments, Prober, base_distribution, few_genes,
 from vihier.guides.row_design import ProgramDesign, Reach
 from vihier.inference.device import run_on
 from vihier.models.batch import Batch
+from vihier.models.counts import ReadCounts
 
 __all__ = [
     "Argument",
@@ -84,6 +86,8 @@ def read_structure(model: Callable[[Batch], Any], batch: Batch) -> Structure:
         links = _scale_links(prober, points)
         _check_links(prober, links, [*locations, observed])
         freedom = links[observed].get("df")
+        is_of_counts = isinstance(base_distribution(prober.sites[observed]["fn"]), ReadCounts)
+        counts = CountNoise(links[observed]["factor"], links[observed]["power"]) if is_of_counts else None
         first = points.at[0]
         constants = prober.run(first | {name: torch.zeros_like(first[name]) for name in locations})
         offsets = {name: _constant(name, "mean", constants[name]["loc"]) for name in locations}
@@ -123,8 +127,10 @@ def read_structure(model: Callable[[Batch], Any], batch: Batch) -> Structure:
             noise_factor=links[observed]["scale"].factor,
             row_offset=float(mean[0]) if plain else 0.0,
             freedom=freedom,
+            counts=counts,
             design=None if plain else replace(design, leads=leads),
         )
+        _check_count_noise(structure)
         _check(structure, prober)
         return structure
 
@@ -135,9 +141,19 @@ def _check_links(prober: Prober, links: dict[str, dict[str, Argument]], sites: l
         if any(link.logarithm for link in links[name].values()):
             raise refusal(name, "the logarithm of a scale is in its own scale")
     for link in links[sites[-1]].values():
+        if link.name == "factor" and link.source is not None and prober.plates[link.source] == ("gene",):
+            continue
         if link.source is not None and prober.plates[link.source] not in ROW_TABLES:
             of = " x ".join(prober.plates[link.source])
             raise refusal(link.source, f"the rows' {link.name} is indexed by {of}")
+
+
+def _check_count_noise(structure: Structure) -> None:
+    """Refuse a scale that is of counts and of locations too: their noise is moved given the locations alone."""
+    for location in structure.locations if structure.counts is not None else ():
+        if location.scale in structure.of_rows:
+            assert location.scale is not None
+            raise refusal(location.scale, f"it is of the rows' noise, and the sd of {location.name!r}")
 
 
 def check_structure(structure: Structure, model: Callable[[Batch], Any], batch: Batch) -> None:
@@ -194,7 +210,7 @@ def _classify(prober: Prober) -> tuple[list[str], list[str]]:
         fn, plates = base_distribution(node["fn"]), prober.plates[name]
         family = type(fn).__name__
         if name == prober.observed:
-            if not isinstance(fn, dist.Normal | dist.StudentT):
+            if not isinstance(fn, dist.Normal | dist.StudentT | ReadCounts):
                 raise refusal(name, f"its likelihood is {family}, neither Normal nor StudentT")
             if plates != ("row",):
                 raise refusal(name, "it must be in the plate 'row' alone")
@@ -313,6 +329,8 @@ def _scale_links(prober: Prober, points: _Points) -> dict[str, dict[str, Argumen
     for name, arguments in points.answers[0].items():
         found[name] = {}
         for key, value in arguments.items():
+            if key == "expected" and name == prober.observed:
+                continue  # of the rows, and not of the program
             moved = {scale: [answers[name][key] for _, answers in steps] for scale, steps in points.scales.items()}
             sources = [scale for scale, after in moved.items() if not all(_is_zero(x - value) for x in after)]
             if name in points.scales or key != "loc":

@@ -230,9 +230,10 @@ class SweptFitter:
     def _start(self, chains: int, init: Theta | None) -> Theta:
         random = self._random("start")
         freedom = None if self.structure.freedom is None else self.structure.freedom.source
+        factor = None if self.structure.counts is None else self.structure.counts.factor.source
         theta = {}
         for scale in self.structure.scales:
-            at = FREEDOM_START if scale.name == freedom else -1.0
+            at = {freedom: FREEDOM_START, factor: 0.0}.get(scale.name, -1.0)
             shape = [self.sizes[plate] for plate in scale.plates]
             theta[scale.name] = self._normal(*shape, chains, random=random) * 0.3 + at
         for name, value in (init or {}).items():

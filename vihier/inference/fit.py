@@ -43,6 +43,7 @@ from vihier.models.program import Program, load_program
 from vihier.posterior.reader import Posterior
 from vihier.posterior.writer import PosteriorWriter
 from vihier.screen import Screen
+from vihier.screen.counts import check_counts
 from vihier.screen.prepared import PreparedCovariate, prepared_screen
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def fit(
     likelihood: str = "auto",
     noise: str = "auto",
     nu: str | float = "auto",
+    dispersion: str = "auto",
     covariates: Mapping[str, str | None] | None = None,
     batch: str = "genes",
     batch_size: int | None = None,
@@ -107,12 +109,16 @@ def fit(
         Site -> prior in the place of the model's own: `{"mu_gamma": "Normal(0, 2)"}`, or a Pyro distribution.
     likelihood
         How the rows of one of vihier's models scatter: `normal`, `student_t`, or `auto`: `student_t` with noise by
-        replicate for whole screens, of 200 genes or more, `normal` with one noise scale for small ones.
+        replicate for whole screens, of 200 genes or more, `normal` with one noise scale for small ones. Or
+        `negative_binomial`: rows are the read counts `counts_final`, and effects relative to `counts_expected`.
     noise
         What has a noise scale of its own: `global`, `screen`, `line`, `replicate`, or `auto`.
     nu
         Degrees of freedom of `student_t`: learned, one for all (`global`) or one a `screen` (`auto`: where there are
         several); or a number.
+    dispersion
+        What the noise of counts has beside `noise`: `global` (nothing), a factor for each `gene`, a power of the
+        `abundance` (the expected reads), `gene_abundance`, or `auto`: both for whole screens, nothing for small ones.
     covariates
         Column -> how it is prepared before the model sees it, such as `"zscore(0.1) | clip(-3, 3)"`, or `"off"` to
         leave a term of the model out; see `vihier.screen.prepared`. What the screen teaches is stored with the fit.
@@ -174,6 +180,7 @@ def fit(
         likelihood=likelihood,
         noise=noise,
         nu=nu,
+        dispersion=dispersion,
         covariates=covariates,
         batch=batch,
         batch_size=batch_size,
@@ -241,6 +248,9 @@ class _Run:
             check_workers(workers, screen, asked.batch_size, streamed, asked.out)
         if not isinstance(screen, Screen) and not streamed:
             screen = screen.to_screen()
+        if program.likelihood.is_of_counts:
+            assert isinstance(screen, Screen)
+            check_counts(screen)
         given, prepared = screen, {}
         if isinstance(screen, Screen):
             prepared = fit_covariates(program, screen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vihier.errors import VihierError
-from vihier.models.likelihood import FAMILIES, NOISES, Likelihood
+from vihier.models.likelihood import DISPERSIONS, FAMILIES, NOISES, Likelihood
 
 if TYPE_CHECKING:
     from vihier.inference.request import FitRequest
@@ -28,16 +28,21 @@ def check_likelihood(request: FitRequest) -> None:
         Naming the argument.
     """
     if not isinstance(request.model, str):
-        for name in ("likelihood", "noise"):
+        for name in ("likelihood", "noise", "dispersion"):
             if getattr(request, name) != AUTO:
                 raise VihierError(f"{name}: a program of your own says itself how rows scatter; leave it out")
         return
-    for name, known in (("likelihood", FAMILIES), ("noise", NOISES)):
+    for name, known in (("likelihood", FAMILIES), ("noise", NOISES), ("dispersion", DISPERSIONS)):
         value = getattr(request, name)
         if value not in (AUTO, *known):
             raise VihierError(f"{name} {value!r}: not known; choose one of {', '.join((AUTO, *known))}")
     if request.nu != AUTO:
         Likelihood("student_t", "global", request.nu)
+    if request.dispersion != AUTO and request.likelihood != "negative_binomial":
+        raise VihierError(
+            f"dispersion {request.dispersion!r}: only counts have one; leave it out, or give --likelihood "
+            "negative_binomial"
+        )
 
 
 def chosen_likelihood(request: FitRequest, screen: Screen | ScreenStore) -> Likelihood | None:
@@ -47,21 +52,32 @@ def chosen_likelihood(request: FitRequest, screen: Screen | ScreenStore) -> Like
     `student_t` with noise by replicate: on real ones both the tails and the spread of noise between replicates are
     large, and held-out rows are predicted far better. Smaller screens, those of more than `RICH_UP_TO` gene-line pairs,
     where that takes many minutes, and the baseline `mean_field` have Normal rows and one noise scale. Either can be
-    asked for alone. Degrees of freedom are of each library where there are several (column `screen`).
+    asked for alone. Degrees of freedom are of each library where there are several (column `screen`). Read counts,
+    `negative_binomial`, have to be asked for; those of whole screens have noise by replicate, and dispersion by gene
+    and abundance.
     """
     if not isinstance(request.model, str):
         return None
     family, noise = family_and_noise(request, screen.n_genes, screen.n_lines)
     nu = ("screen" if _several_screens(screen) else "global") if request.nu == AUTO else request.nu
-    return Likelihood(family, noise, nu)
+    dispersion = "global"
+    if family == "negative_binomial":
+        rich = is_rich(request, screen.n_genes, screen.n_lines)
+        dispersion = ("gene_abundance" if rich else "global") if request.dispersion == AUTO else request.dispersion
+    return Likelihood(family, noise, nu, dispersion)
 
 
 def family_and_noise(request: FitRequest, n_genes: int, n_lines: int) -> tuple[str, str]:
     """Return what `chosen_likelihood` takes for a screen of so many genes and lines."""
-    whole = n_genes >= WHOLE_FROM_GENES and n_genes * n_lines <= RICH_UP_TO
-    rich = request.guide == "structured" and whole
+    rich = is_rich(request, n_genes, n_lines)
     family = ("student_t" if rich else "normal") if request.likelihood == AUTO else request.likelihood
     return family, ("replicate" if rich else "global") if request.noise == AUTO else request.noise
+
+
+def is_rich(request: FitRequest, n_genes: int, n_lines: int) -> bool:
+    """Whether `auto` takes more than one noise scale: the structured guide does, of whole screens."""
+    whole = n_genes >= WHOLE_FROM_GENES and n_genes * n_lines <= RICH_UP_TO
+    return request.guide == "structured" and whole
 
 
 def _several_screens(screen: Screen | ScreenStore) -> bool:

@@ -54,8 +54,8 @@ def prior_predictive(
     Returns
     -------
     DataArray
-        Log2 fold change, float32, dims (chain, draw, row); coordinates `sgrna`, `hugo_symbol`, `depmap_id` of rows,
-        which are in the order of the screen.
+        Log2 fold change, or counts of reads, float32, dims (chain, draw, row); coordinates `sgrna`, `hugo_symbol`,
+        `depmap_id` of rows, which are in the order of the screen.
 
     Raises
     ------
@@ -147,10 +147,10 @@ def write_predictive(predictor: Predictor, path: Path, group: Group) -> int:
             layout.make_scale(node, dim, np.arange(size))
         for name, values in labels.items():
             layout.make_variable(node, name, ("row",), layout.LABEL_TYPE)[...] = values
-        lfc = layout.make_variable(node, "lfc", tuple(sizes), np.float32)
-        lfc.attrs["coordinates"] = " ".join(labels)
+        variable = layout.make_variable(node, _name_of(predictor), tuple(sizes), np.float32)
+        variable.attrs["coordinates"] = " ".join(labels)
         for rows, values in predicted_rows(predictor):
-            lfc[0, :, rows] = values
+            variable[0, :, rows] = values
     return screen.n_rows
 
 
@@ -166,4 +166,8 @@ def _stacked(predictor: Predictor) -> xr.DataArray:
         "hugo_symbol": ("row", index.genes[screen.gene]),
         "depmap_id": ("row", index.lines[screen.line]),
     }
-    return xr.DataArray(values, dims=("chain", "draw", "row"), coords=coords, name="lfc")
+    return xr.DataArray(values, dims=("chain", "draw", "row"), coords=coords, name=_name_of(predictor))
+
+
+def _name_of(predictor: Predictor) -> str:
+    return "counts" if predictor.program.likelihood.is_of_counts else "lfc"

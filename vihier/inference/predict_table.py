@@ -16,6 +16,8 @@ from vihier.errors import VihierError
 from vihier.inference.known_sites import new_elements
 from vihier.inference.predict import Model, draw_rows, program_of
 from vihier.inference.predictor import ELEMENTS_AT_ONCE, Predictor
+from vihier.models.counts import COUNTS
+from vihier.models.program import Program
 from vihier.posterior.reader import Posterior
 from vihier.screen import Screen
 from vihier.screen.faults import shown
@@ -78,6 +80,12 @@ class RowsToPredict:
         else:
             rows = cls(*read_unmeasured(table, columns=columns, single_lineage=single_lineage))
         return rows if posterior is None else replace(rows, screen=with_lineages(rows.screen, posterior))
+
+    def measured(self, program: Program) -> tuple[str, np.ndarray | None]:
+        """Return the name and values, [n], of the column that a program observes; None where the table lacks it."""
+        if program.likelihood.is_of_counts:
+            return COUNTS, self.screen.covariates.get(COUNTS)
+        return "lfc", self.observed
 
     def part(self, cut: Callable[[Screen], Screen]) -> RowsToPredict:
         """Return the rows that `cut` leaves of the screen, with what was measured of them."""
@@ -153,7 +161,8 @@ def predict(
     DataFrame
         A row for each of the table's, in the order of a screen (gene, sgRNA, line, replicate): its columns; ``new``,
         what of it the fit never saw; ``mean``, ``sd``, the bounds (``eti_5%`` and ``eti_95%`` at 0.9), in log2 fold
-        change; and, where the table has ``lfc``, ``log_density``, the log of its predictive density.
+        change, or in reads; and, where the table has ``lfc``, or ``counts_final``, ``log_density``, the log of its
+        predictive density.
 
     Raises
     ------
@@ -195,6 +204,7 @@ def _blocks(
     frame = rows.screen.to_frame().drop(columns="lfc")
     if rows.observed is not None:
         frame["lfc"] = rows.observed
+    _, observed = rows.measured(predictor.program)
     if posterior is not None:
         frame["new"] = _what_is_new(posterior, rows.screen)
     lower, upper = interval_columns(prob)
@@ -205,17 +215,17 @@ def _blocks(
         repeats = max(1, min(QUANTILE_DRAWS // predictor.n_draws, ELEMENTS_AT_ONCE // (predictor.n_draws * n_rows)))
         drawn = np.empty((predictor.n_draws, repeats, n_rows), dtype=np.float32)
         moments = np.zeros((2, n_rows))
-        density = np.empty((predictor.n_draws, 0 if rows.observed is None else n_rows))
+        density = np.empty((predictor.n_draws, 0 if observed is None else n_rows))
         for at, run in of_rows.runs():
             sampled = draw_rows(run.rows, predictor.seed, int(of_rows.batch.gene_idx[0]), at.start, repeats)
             drawn[at] = sampled.swapaxes(0, 1)
             moments += _moments(run.rows, sampled[0]) * (at.stop - at.start) / predictor.n_draws
-            if rows.observed is not None:
-                density[at] = run.rows.log_prob(torch.as_tensor(rows.observed[at_rows])).numpy()
+            if observed is not None:
+                density[at] = run.rows.log_prob(torch.as_tensor(observed[at_rows])).numpy()
         block = frame.iloc[at_rows].copy()
         block["mean"], block["sd"] = moments[0], np.sqrt(np.maximum(moments[1] - moments[0] ** 2, 0))
         block[lower], block[upper] = np.quantile(drawn.reshape(-1, n_rows), tails, axis=0)
-        if rows.observed is not None:
+        if observed is not None:
             block["log_density"] = _log_mean_exp(density)
         yield block
 
@@ -252,8 +262,8 @@ def _what_is_new(posterior: Posterior, screen: Screen) -> np.ndarray:
     return said
 
 
-def coverage(frame: pd.DataFrame, prob: float) -> float:
-    """Return the share of the rows with `lfc` whose interval covers it; NaN where none has one."""
+def coverage(frame: pd.DataFrame, prob: float, column: str = "lfc") -> float:
+    """Return the share of the rows with a value of `column` whose interval covers it; NaN where none has one."""
     lower, upper = interval_columns(prob)
-    there = frame[frame["lfc"].notna()]
-    return float(there["lfc"].between(there[lower], there[upper]).mean()) if len(there) else math.nan
+    there = frame[frame[column].notna()]
+    return float(there[column].between(there[lower], there[upper]).mean()) if len(there) else math.nan

@@ -22,6 +22,7 @@ from vihier.models.batch import Batch
 from vihier.models.program import Program
 from vihier.posterior.reader import Posterior
 from vihier.screen import Screen
+from vihier.screen.counts import check_counts
 from vihier.screen.prepared import prepared_screen
 
 # Rows x draws of a block (64 MB in float64), and of the arrays of one run, some ten at a time.
@@ -75,6 +76,8 @@ class Predictor:
         if n_draws < 1 or (n_there is not None and n_draws > n_there):
             there = "give 1 or more" if n_there is None else f"the posterior has {n_there}; give 1 to {n_there}"
             raise VihierError(f"draws {n_draws}: {there}")
+        if program.likelihood.is_of_counts:
+            check_counts(screen, with_counts=False)
         learned = fit_covariates(program, screen) if posterior is None else read_covariates(posterior)
         screen = prepared_screen(screen, learned)
         with run_on(CPU, torch.float64, validate=True):

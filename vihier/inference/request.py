@@ -52,6 +52,7 @@ class FitRequest:
     likelihood: str = "auto"
     noise: str = "auto"
     nu: str | float = "auto"
+    dispersion: str = "auto"
     covariates: Mapping[str, str | None] | None = None
     batch: str = "genes"
     batch_size: int | None = None

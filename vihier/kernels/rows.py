@@ -43,6 +43,8 @@ class RowTable:
         How many rows have each of the degrees of freedom that some have; empty where all have one.
     shape : tuple of int
         (B, K, C).
+    counts : CountTable or None
+        Of rows that are read counts; `lfc` is then a first guess.
     """
 
     cell: Tensor
@@ -53,6 +55,7 @@ class RowTable:
     by_freedom: Tensor | None
     of_freedom: tuple[int, ...]
     shape: tuple[int, int, int]
+    counts: CountTable | None = None
 
     def take_genes(self, genes: Tensor, n_slots: int) -> RowTable:
         """Return the rows of some genes, which have `n_slots` sgRNAs at most; a gene's position is that in `genes`."""
@@ -63,11 +66,42 @@ class RowTable:
         rows = (position[gene] >= 0).nonzero()[:, 0]
         cell = position[gene[rows]] * n_slots * n_lines + rest[rows]
         parts = [None if x is None else x[rows] for x in (self.lfc, self.noise, self.freedom)]
-        return row_table(cell, parts[0], parts[1], parts[2], (len(genes), n_slots, n_lines))  # type: ignore[arg-type]
+        counts = None if self.counts is None else replace(self.counts.at(rows), gene=position[gene[rows]])
+        shape = (len(genes), n_slots, n_lines)
+        return row_table(cell, parts[0], parts[1], parts[2], shape, counts)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class CountTable:
+    """Read counts of rows.
+
+    Attributes
+    ----------
+    counts, log_expected : Tensor
+        These, and the natural logarithm of what is expected of each, float32, shape [n].
+    offset : Tensor
+        Log2 of their mean relative to that where every deviation is zero, float32, shape [n].
+    gene : Tensor
+        Each row's gene within the block, int64, shape [n].
+    """
+
+    counts: Tensor
+    log_expected: Tensor
+    offset: Tensor
+    gene: Tensor
+
+    def at(self, rows: Tensor) -> CountTable:
+        """Return some rows, in an order."""
+        return CountTable(*(x[rows] for x in vars(self).values()))
 
 
 def row_table(
-    cell: Tensor, lfc: Tensor, noise: Tensor | None, freedom: Tensor | None, shape: tuple[int, int, int]
+    cell: Tensor,
+    lfc: Tensor,
+    noise: Tensor | None,
+    freedom: Tensor | None,
+    shape: tuple[int, int, int],
+    counts: CountTable | None = None,
 ) -> RowTable:
     """Sort rows by cell; arguments as the attributes of `RowTable`, in any order of rows."""
     order = torch.argsort(cell, stable=True)
@@ -75,7 +109,9 @@ def row_table(
     noise, freedom = (None if x is None else x[order] for x in (noise, freedom))
     by_freedom = None if freedom is None else torch.argsort(freedom, stable=True)
     of_freedom = () if freedom is None else tuple(torch.bincount(freedom).tolist())
-    return RowTable(cell[order], lengths, lfc[order].to(ROW_DTYPE), noise, freedom, by_freedom, of_freedom, shape)
+    counts = None if counts is None else counts.at(order)
+    values = lfc[order].to(ROW_DTYPE)
+    return RowTable(cell[order], lengths, values, noise, freedom, by_freedom, of_freedom, shape, counts)
 
 
 def of_rows(values: Tensor, element: Tensor | None) -> Tensor:
@@ -95,7 +131,9 @@ def sum_rows(values: Tensor, element: Tensor | None, size: int) -> Tensor:
     return zeros.index_add(0, element, values).double()
 
 
-def weighted_data(rows: RowTable, precision: Tensor, like: GeneData, evidence: bool = False) -> GeneData:
+def weighted_data(
+    rows: RowTable, precision: Tensor, like: GeneData, evidence: bool = False, value: Tensor | None = None
+) -> GeneData:
     """Sum rows of given precision into cells.
 
     Parameters
@@ -107,17 +145,20 @@ def weighted_data(rows: RowTable, precision: Tensor, like: GeneData, evidence: b
         Whose lineages and dtype the result has.
     evidence : bool
         Whether the log evidence is wanted of it; it is not a number otherwise, and a pass over the rows is saved.
+    value : Tensor, optional
+        What rows are in each draw, [n, N], where it is not their `lfc`.
     """
     n_draws = precision.shape[1]
     dtype = like.count.dtype
-    weighted = precision * rows.lfc[:, None]
+    value = rows.lfc[:, None] if value is None else value
+    weighted = precision * value
 
     def cells(values: Tensor) -> Tensor:
         summed = torch.segment_reduce(values, "sum", lengths=rows.lengths, axis=0)
         return summed.to(dtype).reshape(*rows.shape, n_draws)
 
     if evidence:
-        square = cells(weighted * rows.lfc[:, None]).sum((1, 2))
+        square = cells(weighted * value).sum((1, 2))
         log_weight = 0.5 * cells(precision.log() - math.log(2 * math.pi)).sum((1, 2))
     else:
         square = log_weight = like.square.new_full((rows.shape[0], n_draws), math.nan)
@@ -131,10 +172,15 @@ def weighted_data(rows: RowTable, precision: Tensor, like: GeneData, evidence: b
     )
 
 
-def residuals(rows: RowTable, columns: Tensor, slots: Tensor) -> Tensor:
-    """Rows less what is predicted by gene and line, [B, C, N], and by sgRNA, [B, K, N]; float32, shape [n, N]."""
+def fitted_rows(rows: RowTable, columns: Tensor, slots: Tensor) -> Tensor:
+    """Give each row what is predicted by gene and line, [B, C, N], and by sgRNA, [B, K, N]; float32, shape [n, N]."""
     fitted = columns.to(ROW_DTYPE)[:, None] + slots.to(ROW_DTYPE)[:, :, None]
-    return rows.lfc[:, None] - fitted.reshape(-1, fitted.shape[-1]).index_select(0, rows.cell)
+    return fitted.reshape(-1, fitted.shape[-1]).index_select(0, rows.cell)
+
+
+def residuals(rows: RowTable, columns: Tensor, slots: Tensor) -> Tensor:
+    """Rows less what is predicted of them; arguments and shape as of `fitted_rows`."""
+    return rows.lfc[:, None] - fitted_rows(rows, columns, slots)
 
 
 def step_weights(weight: Tensor, freedom: Tensor, squares: Tensor, random: torch.Generator) -> Tensor:

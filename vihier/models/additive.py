@@ -42,6 +42,7 @@ def model(batch: Batch, likelihood: Likelihood = NORMAL) -> None:
             mu_alpha = pyro.sample("mu_alpha", dist.Normal(mu_mu_alpha, sigma_mu_alpha))
             sigma_alpha = pyro.sample("sigma_alpha", dist.HalfNormal(sigma_sigma_alpha))
             sigma_gamma = pyro.sample("sigma_gamma", dist.HalfNormal(sigma_sigma_gamma))
+            scales = likelihood.sample_of_genes(scales)
         with pyro.plate("sgrna", len(batch.sgrna_idx), dim=-1):
             alpha = pyro.sample("alpha", dist.Normal(mu_alpha[of_sgrna, 0], sigma_alpha[of_sgrna, 0]))
         with genes, lines:

@@ -63,6 +63,7 @@ def model(batch: Batch, likelihood: Likelihood = NORMAL, terms: Sequence[str] = 
             mu_alpha = pyro.sample("mu_alpha", dist.Normal(mu_mu_alpha, sigma_mu_alpha))
             sigma_alpha = pyro.sample("sigma_alpha", dist.HalfNormal(sigma_sigma_alpha))
             sigma_gamma = pyro.sample("sigma_gamma", dist.HalfNormal(sigma_sigma_gamma))
+            scales = likelihood.sample_of_genes(scales)
             if "copy_number" in terms:
                 kappa = pyro.sample("kappa", dist.Normal(mu_kappa, sigma_kappa))
                 of_pair["copy_number"] = kappa + kappa_line

@@ -59,6 +59,7 @@ def model(batch: Batch, likelihood: Likelihood = NORMAL) -> None:
             sigma_alpha = pyro.sample("sigma_alpha", dist.HalfNormal(sigma_sigma_alpha))
             eta = pyro.sample("eta", dist.Normal(mu_eta, sigma_eta))
             sigma_gamma = pyro.sample("sigma_gamma", dist.HalfNormal(sigma_sigma_gamma))
+            scales = likelihood.sample_of_genes(scales)
         with pyro.plate("sgrna", len(batch.sgrna_idx), dim=-1):
             alpha = pyro.sample("alpha", dist.Normal(mu_alpha[of_sgrna, 0], sigma_alpha[of_sgrna, 0]))
         with genes, lines:

@@ -1,4 +1,4 @@
-r"""How rows scatter around their mean: Normal or Student-t, with one noise scale or one a screen, line or replicate.
+r"""How rows scatter around their mean: Normal, Student-t or counts, with one noise scale or one a screen, line, ...
 
 The noise scales of several elements are log-normal around a common one,
 
@@ -7,6 +7,11 @@ $$ \log \sigma_r \sim N(\log \sigma,\ \sigma_\sigma), \quad \sigma \sim HN(3), \
 and that of a replicate is around one of its line in its screen, which is around the common one: replicates of a line
 are alike. So an element with few rows, or one that is new, borrows from the others. Student-t rows have degrees of
 freedom $\nu \sim \mathrm{Gamma}(2, 0.1)$ (Juarez & Steel 2010, J. Bus. Econ. Stat. 28, 52), or known ones.
+
+Rows that are read counts are negative-binomial, and the noise scale is their coefficient of variation beyond that of
+Poisson counts. It can also have a factor for each gene, and fall with the reads that are expected of the row:
+
+$$ s = \sigma_r\, f_g\, (E / 300)^{-p}, \quad \log f_g \sim N(0,\ \sigma_f), \ \sigma_f \sim HN(1), \ p \sim HN(1) $$
 """
 
 from __future__ import annotations
@@ -22,10 +27,12 @@ import torch
 
 from vihier.errors import VihierError
 from vihier.models.batch import Batch
+from vihier.models.counts import COUNTS, EXPECTED, ReadCounts
 
-FAMILIES = ("normal", "student_t")
+FAMILIES = ("normal", "student_t", "negative_binomial")
 NOISES = ("global", "screen", "line", "replicate")
 NUS = ("global", "screen")
+DISPERSIONS = ("global", "gene", "abundance", "gene_abundance")
 
 
 @dataclass(frozen=True)
@@ -35,11 +42,14 @@ class Likelihood:
     Attributes
     ----------
     family : str
-        `normal` or `student_t`.
+        `normal`, `student_t` or `negative_binomial`: of the column `counts_final`, relative to `counts_expected`.
     noise : str
         What has a noise scale of its own: `global`, `screen`, `line` or `replicate`.
     nu : str or float
         Degrees of freedom of Student-t rows: learned, one for all (`global`) or for each `screen`; or a number.
+    dispersion : str
+        What the noise of counts has beside that: nothing (`global`), a factor for each `gene`, a power of the
+        `abundance`, or both, `gene_abundance`.
 
     Examples
     --------
@@ -50,9 +60,14 @@ class Likelihood:
     family: str = "normal"
     noise: str = "global"
     nu: str | float = "global"
+    dispersion: str = "global"
 
     def __post_init__(self) -> None:
-        for name, value, known in (("likelihood", self.family, FAMILIES), ("noise", self.noise, NOISES)):
+        for name, value, known in (
+            ("likelihood", self.family, FAMILIES),
+            ("noise", self.noise, NOISES),
+            ("dispersion", self.dispersion, DISPERSIONS),
+        ):
             if value not in known:
                 raise VihierError(f"{name} {value!r}: not known; choose one of {', '.join(known)}")
         if isinstance(self.nu, str):
@@ -67,21 +82,32 @@ class Likelihood:
         return self.family == "normal" and self.noise == "global"
 
     @property
+    def is_of_counts(self) -> bool:
+        """Whether rows are read counts."""
+        return self.family == "negative_binomial"
+
+    @property
     def label(self) -> str:
         """In words."""
-        return self.family + ("" if self.noise == "global" else f", noise by {self.noise}")
+        dispersion = "" if self.dispersion == "global" else f", dispersion by {self.dispersion.replace('_', ' and ')}"
+        return self.family + ("" if self.noise == "global" else f", noise by {self.noise}") + dispersion
 
     @property
     def settings(self) -> dict[str, str | float]:
         """What a fit's configuration says of it; `of_settings` reads it."""
         said: dict[str, str | float] = {"likelihood": self.family, "noise": self.noise}
+        if self.is_of_counts:
+            return said | {"dispersion": self.dispersion}
         return said | ({"nu": self.nu} if self.family == "student_t" else {})
 
     @staticmethod
     def of_settings(settings: Mapping[str, Any]) -> Likelihood:
         """Read a fit's configuration; one that says nothing of it is that of Normal rows with one noise scale."""
         return Likelihood(
-            settings.get("likelihood", "normal"), settings.get("noise", "global"), settings.get("nu", "global")
+            settings.get("likelihood", "normal"),
+            settings.get("noise", "global"),
+            settings.get("nu", "global"),
+            settings.get("dispersion", "global"),
         )
 
     def sample_scales(
@@ -115,11 +141,28 @@ class Likelihood:
                     drawn["nu"] = pyro.sample("nu", dist.Gamma(2.0, 0.1))
             else:
                 drawn["nu"] = pyro.sample("nu", dist.Gamma(2.0, 0.1)) if self.nu == "global" else torch.tensor(self.nu)
+        if "gene" in self.dispersion:
+            drawn["spread"] = pyro.sample("sigma_dispersion_gene", dist.HalfNormal(1.0))
+        if "abundance" in self.dispersion:
+            drawn["power"] = pyro.sample("abundance_power", dist.HalfNormal(1.0))
         return drawn
 
+    def sample_of_genes(self, scales: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """Sample what of the noise is of genes, inside their plate, dim -2; return all scales."""
+        if "gene" not in self.dispersion:
+            return scales
+        return {**scales, "factor": pyro.sample("dispersion_gene", dist.LogNormal(0.0, scales["spread"]))}
+
     def observe(self, batch: Batch, mean: torch.Tensor, scales: Mapping[str, torch.Tensor]) -> None:
-        """Observe the rows, site `lfc`, around their mean; call it inside the plate `row`."""
+        """Observe the rows, site `lfc` or `counts`, around their mean; call it inside the plate `row`."""
         sigma = scales["sigma"] if self.noise == "global" else scales["sigma"][..., batch.rows_in(self.noise)]
+        if self.is_of_counts:
+            factor = scales["factor"][batch.gene, 0] if "factor" in scales else torch.ones_like(sigma)
+            power = scales.get("power", torch.zeros_like(sigma))
+            rows = ReadCounts(mean, sigma, factor, power, batch.covariates[EXPECTED])
+            counts = batch.covariates[COUNTS] if COUNTS in batch.covariates else torch.zeros_like(rows.expected)
+            pyro.sample("counts", rows, obs=None if batch.lfc is None else counts)
+            return
         if self.family == "normal":
             pyro.sample("lfc", dist.Normal(mean, sigma), obs=batch.lfc)
             return

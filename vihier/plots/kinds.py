@@ -161,6 +161,7 @@ def _shrinkage(post: Posterior, asked: Asked) -> Drawn:
 
 def _predictive(post: Posterior, asked: Asked) -> Drawn:
     from vihier.inference.predict import posterior_predictive
+    from vihier.models.counts import COUNTS, EXPECTED, log2_ratio
 
     assert asked.screen is not None
     screen = _read(asked.screen, post)
@@ -171,8 +172,12 @@ def _predictive(post: Posterior, asked: Asked) -> Drawn:
         notes = (f"{PREDICTED_GENES} of {screen.n_genes:,} genes, drawn at random; --gene A for one",)
         screen = screen.subset(n_genes=PREDICTED_GENES)
     draws = min(REPLICATES, post.n_draws * post.n_chains)
-    replicated = posterior_predictive(post, screen, draws=draws).values[0]
-    return Drawn(plots.predictive_check(screen.lfc, replicated), notes)
+    replicated = posterior_predictive(post, screen, draws=draws)
+    measured, values = screen.lfc, replicated.values[0]
+    if replicated.name == "counts":
+        expected = screen.covariates[EXPECTED]
+        measured, values = log2_ratio(screen.covariates[COUNTS], expected), log2_ratio(values, expected)
+    return Drawn(plots.predictive_check(measured, values), notes)
 
 
 def _controls(post: Posterior, asked: Asked) -> Drawn:

@@ -71,6 +71,11 @@ class FitToRefine:
                     f"{post.path}: model {program.name!r} has covariates, or tables by screen or batch, in the mean of "
                     "rows, which refine does not take; its draws come from exact sweeps, see 'vihier check'"
                 )
+            if structure.counts is not None:
+                raise VihierError(
+                    f"{post.path}: its rows are read counts, which refine does not take; its draws come from exact "
+                    "sweeps, see 'vihier check'"
+                )
             # A few genes, and not all of them, as in a fit: mistakes in plates do not show on a whole screen.
             sites = read_sites(program.model, probe)
         return cls(post, screen, program, sites, structure)

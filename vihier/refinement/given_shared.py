@@ -21,6 +21,7 @@ from torch import Tensor
 from vihier.guides.block import Block, Theta, align, deviation_sd, plates_of, scale_log_prior, variances
 from vihier.guides.deviations import shared_columns
 from vihier.guides.gene_chains import GeneChains
+from vihier.guides.row_chains import RowChains
 from vihier.guides.structure import Location, Structure
 from vihier.guides.values import locations_of
 from vihier.inference.device import generator
@@ -104,7 +105,7 @@ class GivenShared:
         theta, chains = self._with(x), self._chains
         chains.draw_dense(theta, self._column)
         chains.draw_leaf(theta, self._column, None)
-        assert chains.rows is not None
+        assert isinstance(chains.rows, RowChains)
         chains.rows.take_residuals(chains.columns, chains.slots)
         chains.rows.take_squares(theta)
         chains.rows.step_weights(theta)

@@ -34,6 +34,7 @@ KINDS = {
     "rna_expr": Kind.NUMBER,
     "counts_final": Kind.NUMBER,
     "counts_initial": Kind.NUMBER,
+    "counts_expected": Kind.NUMBER,
     "is_mutated": Kind.FLAG,
     # Of the historic layouts, where the values alone could mislead: a chromosome is not a number, and what is listed
     # per mutation (joined by ";") must not turn into a flag in the tables where every sgRNA has one mutation.

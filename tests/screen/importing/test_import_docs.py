@@ -20,5 +20,5 @@ def test_its_commands_and_its_program_run(folder: Path, monkeypatch: pytest.Monk
         (folder / name).rename(Path(name).name)
     Path("replicates.csv").write_text("sample,depmap_id\nT18_A,HCT116\nT18_B,HCT116\n")
     Path("OmicsCNGene.csv").write_text(",BRAF (673)\nACH-000004,1.5\n")
-    assert run_page(DOCS / "import.md") == Shown(n_commands=8, n_programs=1)
+    assert run_page(DOCS / "import.md") == Shown(n_commands=9, n_programs=1)
     assert set(pd.read_parquet("both.parquet")["screen"]) == {"broad", "sanger"}

@@ -215,3 +215,34 @@ def test_a_spool_gives_back_what_was_put_in(tmp_path: Path) -> None:
     with spool.transposed() as turned:
         np.testing.assert_array_equal(turned.rows(np.arange(11)), values.T)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_counts_are_kept_with_what_is_expected_of_them(folder: Path) -> None:
+    """As many of a sample's reads as the share of the sgRNA in its batch's pools; not where these have none of it."""
+    path, out = folder / "chronos/TinyReadcounts.csv", folder / "screen.parquet"
+    table = pd.read_csv(path, index_col=0)
+    table.loc[["pool_1a", "pool_1b"], table.columns[0]] = 0
+    table.to_csv(path)
+    plain = folder / "plain.parquet"
+    before = import_chronos(MappedFiles((path,)), plain)
+    report = import_chronos(MappedFiles((path,)), out, normalisation=Normalisation(keep_counts=True))
+    share = table.div(table.sum(axis=1), axis=0)
+    pools = {"HEL_A": ["pool_1a", "pool_1b"], "KU_A": ["pool_2"]}
+    pools |= {"HEL_B": pools["HEL_A"], "KU_B": pools["KU_A"]}
+    found = by_key(out)
+    for (sgrna, replicate), row in found.iterrows():
+        of_pools = share.loc[pools[replicate], sgrna].mean()
+        assert row["counts_expected"] == pytest.approx(of_pools * table.loc[replicate].sum())
+        assert row["counts_final"] == table.loc[replicate, sgrna]
+    assert (found["counts_expected"] > 0).all()
+    absent = by_key(plain).index.difference(found.index)
+    assert set(absent.get_level_values("sgrna")) <= {table.columns[0]}
+    assert report.left_out["values with too few reads in the plasmid pool"] == len(absent) == before.n_rows - len(found)
+    # What a replicate is centred by is a factor of what is expected of it.
+    centred = folder / "centred.parquet"
+    how = Normalisation(keep_counts=True, centring=Centring("median"))
+    import_chronos(MappedFiles((path,)), centred, normalisation=how)
+    moved = by_key(centred).loc[found.index]
+    np.testing.assert_allclose(
+        np.log2(moved["counts_expected"] / found["counts_expected"]), found["lfc"] - moved["lfc"], atol=1e-9
+    )

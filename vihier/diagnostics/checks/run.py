@@ -17,6 +17,7 @@ from vihier.diagnostics.control_genes import ControlGenes
 from vihier.inference.predict import Model, draw_rows, program_of
 from vihier.inference.predictor import Predictor
 from vihier.inference.screen_of_fit import fitted_part
+from vihier.models.counts import COUNTS, EXPECTED, log2_ratio
 from vihier.posterior.reader import Posterior
 from vihier.screen import Screen
 
@@ -112,15 +113,20 @@ def check_fit(
 
 def _of_rows(predictor: Predictor, posterior: Posterior) -> tuple[list[Item], list[predictive.PValues]]:
     screen = predictor.screen
-    groups = [predictive.Groups(name, code, labels, screen.lfc) for name, code, labels in _groupings(screen)]
+    measured, of_counts = screen.lfc, predictor.program.likelihood.is_of_counts
+    if of_counts:
+        measured = log2_ratio(screen.covariates[COUNTS], screen.covariates[EXPECTED])
+    groups = [predictive.Groups(name, code, labels, measured) for name, code, labels in _groupings(screen)]
     rank = np.empty(screen.n_rows)
     scatters: dict[str, shrinkage.Scatter] = {}
     for number, block in enumerate(predictor.blocks()):
-        lfc = screen.lfc[block.rows]
+        lfc = measured[block.rows]
         drawn = np.empty((predictor.n_draws, len(lfc)))
         for at, run in block.runs():
             drawn[at] = draw_rows(run.rows, predictor.seed, int(block.batch.gene_idx[0]), at.start)[0]
-        rank[block.rows] = (drawn < lfc).sum(0)
+        if of_counts:
+            drawn = log2_ratio(drawn, screen.covariates[EXPECTED][block.rows])
+        rank[block.rows] = (drawn < lfc).sum(0) + 0.5 * (drawn == lfc).sum(0)
         for each in groups:
             each.add(block.rows, drawn)
         for name, scatter in scatter_of_block(block, number == 0):

@@ -190,7 +190,7 @@ def _library(data: Any, path: Path, folder: Path, quantity: Quantity, layer: str
 
 
 def _is_carried(name: str, values: Any) -> bool:
-    own = OWN - {"counts_final", "counts_initial", "copy_number"}
+    own = OWN - {"counts_final", "counts_initial", "counts_expected", "copy_number"}
     return name not in own and getattr(values, "dtype", np.dtype(object)).kind in "iufb"
 
 

@@ -9,7 +9,15 @@ import numpy as np
 
 from vihier.screen.faults import fault, shown
 from vihier.screen.importing.matrix import Matrix
-from vihier.screen.importing.normalise import Batches, Centring, Normalisation, batch_means, centres, fold_changes
+from vihier.screen.importing.normalise import (
+    Batches,
+    Centring,
+    Normalisation,
+    batch_means,
+    centres,
+    expected_counts,
+    fold_changes,
+)
 from vihier.screen.importing.samples import Samples
 from vihier.screen.importing.sgrnas import Sgrnas
 from vihier.screen.importing.spool import Spool
@@ -54,6 +62,9 @@ class Cells:
         log2 fold change, before centring where it is asked of a source that has not been centred.
     counts_final, counts_initial
         Reads of the replicate, and mean reads over the plasmid samples of its batch; None where none are known.
+    counts_expected
+        Reads that the replicate would have with the plasmid samples' shares, times two to the power of its centre; None
+        where it is not asked for.
     low
         bool: missing because the plasmid pool has too few reads of the sgRNA.
     """
@@ -62,6 +73,7 @@ class Cells:
     counts_final: np.ndarray | None
     counts_initial: np.ndarray | None
     low: np.ndarray
+    counts_expected: np.ndarray | None = None
 
 
 class Measured:
@@ -105,6 +117,11 @@ class Measured:
         return self._batches is not None
 
     @property
+    def has_expected(self) -> bool:
+        """Whether the reads that are expected of each value are asked for."""
+        return isinstance(self._how, Normalisation) and self._how.keep_counts
+
+    @property
     def has_plasmid(self) -> bool:
         """Whether the counts of the plasmid samples are known."""
         return self._batches is not None and self._batches.n_batches > 0
@@ -128,7 +145,13 @@ class Measured:
         initial = None
         if self._batches.n_batches:
             initial = batch_means(values, self._batches)[:, self._batches.batch[self.final]]
-        return Cells(lfc[:, self.final] - self._centre, values[:, self.final], initial, low[:, self.final])
+        lfc, low = lfc[:, self.final] - self._centre, low[:, self.final]
+        expected = None
+        if self._how.keep_counts:
+            expected = expected_counts(values, self._totals, self._batches)[:, self.final] * 2**self._centre
+            without = ~(expected > 0) & ~np.isnan(lfc)
+            lfc[without], low = np.nan, low | without
+        return Cells(lfc, values[:, self.final], initial, low, expected)
 
     def _reads(self, samples: Samples) -> np.ndarray:
         matrix = self.library.matrix

@@ -26,8 +26,10 @@ from vihier.screen.simulate_table import TableWriter, table_suffix
 
 LABELS = pa.dictionary(pa.int32(), pa.string())
 FIRST = ("sgrna", "hugo_symbol", "depmap_id", "lineage", "replicate_id", "lfc", "copy_number", "counts_final")
-LAST = ("counts_initial", "p_dna_batch", "days", "screen", "genome_alignment", "n_alignments")
-OWN = frozenset({"sgrna", "hugo_symbol", "depmap_id", "lfc", "copy_number", "counts_final", "counts_initial"})
+LAST = ("counts_initial", "counts_expected", "p_dna_batch", "days", "screen", "genome_alignment", "n_alignments")
+OWN = frozenset(
+    {"sgrna", "hugo_symbol", "depmap_id", "lfc", "copy_number", "counts_final", "counts_initial", "counts_expected"}
+)
 METADATA = "vihier_import"
 SPECIAL = frozenset(",\t\"'\r\n")
 
@@ -136,6 +138,8 @@ class _Rows:
             self.cells["counts_final"] = pa.float64()
         if measured.has_plasmid:
             self.cells["counts_initial"] = pa.float64()
+        if measured.has_expected:
+            self.cells["counts_expected"] = pa.float64()
         if copy_number is not None:
             self.cells["copy_number"] = pa.float64()
         self.cells |= dict.fromkeys(library.layers, pa.float64())
@@ -174,6 +178,8 @@ class _Rows:
             values["counts_final"] = cells.counts_final
         if cells.counts_initial is not None:
             values["counts_initial"] = cells.counts_initial
+        if cells.counts_expected is not None:
+            values["counts_expected"] = cells.counts_expected
         if self.copy_number is not None:
             values["copy_number"] = self.copy_number.at(library.sgrnas.genes[positions], self.line)
         return values

@@ -76,6 +76,9 @@ class Normalisation:
         in the unit of ``pseudocount``.
     centring
         What is subtracted from each replicate at the end.
+    keep_counts
+        Have the column ``counts_expected`` beside ``counts_final``, for a fit of the counts themselves, and leave out
+        values of sgRNAs without reads in the plasmid samples of the batch.
 
     Raises
     ------
@@ -93,6 +96,7 @@ class Normalisation:
     minus_plasmid: bool = True
     min_plasmid: float = 0.0
     centring: Centring = field(default_factory=Centring)
+    keep_counts: bool = False
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.pseudocount) and self.pseudocount > 0):
@@ -103,7 +107,7 @@ class Normalisation:
     @property
     def needs_plasmid(self) -> bool:
         """Whether every replicate must have plasmid samples in its batch."""
-        return self.minus_plasmid or self.min_plasmid > 0
+        return self.minus_plasmid or self.min_plasmid > 0 or self.keep_counts
 
     @property
     def unit(self) -> str:
@@ -221,6 +225,21 @@ def fold_changes(
         low = ~(pool >= normalisation.min_plasmid) & ~np.isnan(lfc)
         lfc[low] = np.nan
     return lfc, low
+
+
+def expected_counts(counts: np.ndarray, totals: np.ndarray, batches: Batches) -> np.ndarray:
+    """Return how many reads of each sgRNA a sample would have, were its share of them that in its plasmid samples.
+
+    Arguments as of ``fold_changes``; [S, R], NaN where the plasmid samples have no value.
+
+    Examples
+    --------
+    >>> pools = Batches(np.array([True, False]), np.array([0, 0]), 1)
+    >>> counts = np.array([[1.0, 0.0], [3.0, 20.0]])
+    >>> expected_counts(counts, counts.sum(axis=0), pools)[:, 1].tolist()
+    [5.0, 15.0]
+    """
+    return _of_sample(batch_means(counts / totals, batches), batches) * totals
 
 
 def centres(lfc: np.ndarray) -> np.ndarray:

@@ -1,0 +1,184 @@
+"""How well fits of read counts predict counts of Avana and KY that they have not seen. Prints JSON.
+
+Read counts in the layout of Chronos are imported, rows are held out in the two ways of `holdout.py` (10 % at random;
+one replicate of each line that has two or more), and those are scored whose (sgRNA, line) cell keeps a row. For each
+choice of noise and dispersion: the mean log predictive probability of a count (nats), the coverage of central 50 and
+90 % intervals, overall, by screen and by what is expected, and the time of the fit. A count that is the bound of an
+interval is in it with the probability that makes the interval as wide as it says (a randomised quantile residual; Dunn
+& Smyth 1996, J. Comput. Graph. Stat. 5, 236). Beside them Student-t rows of log2((count + 1/2) / expected): their
+density times the derivative of that is comparable where counts are not small.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from holdout import interval_coverage, keeps_a_row, one_replicate_of_each_line, rows_at_random
+from row_predictions import noise_of_rows, predict_rows
+from run_record import SHARED_DATA, Stages, existing, machine, peak_memory_gb
+from scipy.special import logsumexp
+from scipy.stats import nbinom
+
+import vihier
+from vihier.models.counts import COUNTS, EXPECTED, REFERENCE_READS, log2_ratio
+from vihier.screen.importing import MappedFiles, Normalisation, import_chronos
+
+KEYS = ["sgrna", "hugo_symbol", "depmap_id", "lineage", "replicate_id", "screen", "lfc", COUNTS, EXPECTED]
+# What has a noise scale of its own, and what else the dispersion depends on.
+CHOICES = [
+    ("global", "global"),
+    ("global", "gene"),
+    ("global", "abundance"),
+    ("replicate", "global"),
+    ("replicate", "gene"),
+    ("replicate", "gene_abundance"),
+]
+LIBRARIES = ("Avana", "KY")
+# Counts above which the density of a logarithm says what the probability of a count does.
+LARGE = 20
+
+
+def predict_counts(post: vihier.Posterior, test: pd.DataFrame, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Predict counts by a posterior of `additive`, gene by gene.
+
+    Returns
+    -------
+    tuple
+        Log predictive probability [N]; and the predictive probability of a lower count, of the same one a random share.
+    """
+    alpha, beta = (post.draws(name).to_numpy()[0].astype(np.float64) for name in ("alpha", "beta"))
+    sgrnas, lines = pd.Index(post.labels("sgrna")), pd.Index(post.labels("depmap_id"))
+    power = post.draws("abundance_power").to_numpy().reshape(-1, 1) if "abundance_power" in post.variables else 0.0
+    y, expected = test[COUNTS].to_numpy(), test[EXPECTED].to_numpy()
+    share = np.random.default_rng(seed).random(len(test))
+    log_p, lower = np.empty(len(test)), np.empty(len(test))
+    for gene, rows in test.groupby("hugo_symbol", sort=True, observed=True).indices.items():
+        of_gene = test.iloc[rows]
+        line = lines.get_indexer(of_gene["depmap_id"])
+        fold = post.draws("gamma", hugo_symbol=str(gene)).to_numpy()[0, :, 0][:, line].astype(np.float64)
+        fold = fold + alpha[:, sgrnas.get_indexer(of_gene["sgrna"])] + beta[:, line]
+        # The same draws of a new replicate's noise for every gene.
+        noise = noise_of_rows(post, of_gene, np.random.default_rng(seed)) * (expected[rows] / REFERENCE_READS) ** -power
+        if "dispersion_gene" in post.variables:
+            noise = noise * post.draws("dispersion_gene", hugo_symbol=str(gene)).to_numpy()[0]
+        size = noise**-2.0
+        chance = size / (size + expected[rows] * 2**fold)
+        log_p[rows] = logsumexp(nbinom.logpmf(y[rows], size, chance), axis=0) - np.log(len(fold))
+        at, below = nbinom.cdf(y[rows], size, chance), nbinom.cdf(y[rows] - 1, size, chance)
+        lower[rows] = (below + share[rows] * (at - below)).mean(axis=0)
+    return log_p, lower
+
+
+def told(scored: pd.DataFrame, density: np.ndarray, lower: np.ndarray) -> dict[str, Any]:
+    """Say how well rows were predicted."""
+    coverage: dict[str, Any] = {"all": interval_coverage(lower)}
+    expected = pd.cut(scored[EXPECTED], [0, 50, 200, 1000, np.inf])
+    for by in (scored["screen"], expected):
+        for label, rows in scored.groupby(by, observed=True).indices.items():
+            coverage[str(label)] = {**interval_coverage(lower[rows]), "rows": len(rows)}
+    large = scored[COUNTS].to_numpy() >= LARGE
+    return {
+        "log_probability": round(float(density.mean()), 4),
+        f"log_probability_from_{LARGE}_reads": round(float(density[large].mean()), 4),
+        "coverage": coverage,
+        "below_5_above_95": [round(float((lower < 0.05).mean()), 4), round(float((lower > 0.95).mean()), 4)],
+    }
+
+
+def study(
+    table: pd.DataFrame, held: np.ndarray, choices: list[tuple[str, str]], beside: bool, draws: int, seed: int
+) -> dict[str, Any]:
+    """Fit each choice to what is left, and score what is held out where its (sgRNA, line) cell keeps a row."""
+    train, test = table[~held], table[held]
+    scored = test[keeps_a_row(test, train)].reset_index(drop=True)
+    screen, stages = vihier.read_screen(train), Stages()
+    found: dict[str, Any] = {"rows": len(scored)}
+    for noise, dispersion in choices:
+        name = f"noise by {noise}, dispersion by {dispersion}"
+        with stages.stage(name):
+            post = vihier.fit(
+                screen,
+                likelihood="negative_binomial",
+                noise=noise,
+                dispersion=dispersion,
+                draws=draws,
+                seed=seed,
+                quiet=True,
+            )
+        with post:
+            found[name] = told(scored, *predict_counts(post, scored, seed))
+            found[name] |= {"seconds": stages.seconds[name], "converged": bool(post.converged)}
+            if "abundance_power" in post.variables:
+                found[name]["abundance_power"] = round(float(post.draws("abundance_power").mean()), 3)
+        print(f"{name}: {found[name]}", file=sys.stderr)
+    if beside:
+        name = "student_t of log2 counts"
+        ratios = {
+            part: frame.assign(lfc=log2_ratio(frame[COUNTS], frame[EXPECTED]))
+            for part, frame in (("train", train), ("scored", scored))
+        }
+        with stages.stage(name):
+            post = vihier.fit(
+                ratios["train"], likelihood="student_t", noise="replicate", draws=draws, seed=seed, quiet=True
+            )
+        with post:
+            density, lower = predict_rows(post, ratios["scored"], seed)
+            density = density - np.log(np.log(2) * (scored[COUNTS].to_numpy() + 0.5))
+            found[name] = told(scored, density, lower) | {"seconds": stages.seconds[name]}
+        print(f"{name}: {found[name]}", file=sys.stderr)
+    return found
+
+
+def counts_table(folder: Path, library: str | None, genes: int | None, seed: int) -> pd.DataFrame:
+    """Import the counts of both libraries, or of one, as a user would, with what is expected of each."""
+    files = MappedFiles(
+        tuple(existing(folder / "chronos_format" / f"{name}Readcounts.hdf5", "read counts") for name in LIBRARIES),
+        screens=("broad", "sanger"),
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "counts.parquet"
+        import_chronos(files, out, normalisation=Normalisation(keep_counts=True), line_map=folder / "lineage_map.csv")
+        screen = vihier.read_screen(out)
+    if library is not None:
+        screen = screen.subset(where={"screen": library})
+    if genes is not None:
+        screen = screen.subset(n_genes=genes, seed=seed)
+    return screen.to_frame()[KEYS]
+
+
+def main() -> None:
+    """Hold out, fit, score, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, nargs="?", default=SHARED_DATA, help="folder with chronos_format")
+    parser.add_argument("--genes", type=int, help="this many genes, drawn at random, instead of all")
+    parser.add_argument("--library", choices=["broad", "sanger"], help="one of the two, instead of both")
+    parser.add_argument("--only", action="append", metavar="NOISE,DISPERSION", help="one choice; repeatable")
+    parser.add_argument("--held", choices=["rows", "replicates"], action="append", help="one way of holding out")
+    parser.add_argument("--no-student-t", action="store_true", help="leave the fit of logarithms out")
+    parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    warnings.simplefilter("ignore", vihier.FitWarning)
+    table = counts_table(given.data, given.library, given.genes, given.seed)
+    random = np.random.default_rng(given.seed)
+    ways = {"rows": rows_at_random(table, 0.1, random), "replicates": one_replicate_of_each_line(table, random)}
+    choices = [choice for choice in CHOICES if not given.only or ",".join(choice) in given.only]
+    record: dict[str, Any] = {"draws": given.draws, "genes": int(table["hugo_symbol"].nunique())}
+    for way in given.held or ways:
+        record[way] = study(table, ways[way], choices, not given.no_student_t, given.draws, given.seed)
+    print(json.dumps(record | {"peak_memory_gb": peak_memory_gb(), "machine": machine()}, indent=2))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except vihier.VihierError as error:
+        sys.exit(f"count_likelihoods: {error}")
