@@ -148,7 +148,7 @@ def test_the_default_model_screen_is_balanced(tmp_path: Path) -> None:
     assert len(pd.read_parquet(written.table)) == 20 * 140 * 4 * 2
 
 
-@pytest.mark.parametrize("model", list(SIMULATION_PRIORS))
+@pytest.mark.parametrize("model", list(DIMS))
 def test_simulation_priors_name_every_global(model: str) -> None:
     scalars = {name for name, dims in DIMS[model].items() if dims == ()}
     assert set(SIMULATION_PRIORS[model]) == scalars

@@ -25,6 +25,7 @@ from vihier.diagnostics.calibration import judge, rank_statistics, ranked
 from vihier.diagnostics.replicates import Record, Told, run_replicates
 from vihier.errors import FitError, FitWarning, VihierError
 from vihier.inference.batches import GeneBlocks, full_batch
+from vihier.inference.covariates import chosen_covariates, fit_covariates, read_covariates
 from vihier.inference.device import run_on, seed_of, seeded
 from vihier.inference.draws import DrawPlan, computed
 from vihier.inference.fit import fit
@@ -39,11 +40,13 @@ from vihier.models.trace import trace_program
 from vihier.posterior.reader import Posterior, open_posterior
 from vihier.screen import Screen
 from vihier.screen.assemble import assemble
+from vihier.screen.prepared import prepared_screen
 from vihier.screen.simulate_design import LFC_LIMIT
 from vihier.screen.simulate_model import SIMULATION_PRIORS
 
 CPU = torch.device("cpu")
 FACTOR = "1.0"
+AS_IT_IS = "asis"
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class SbcStudy:
         Site -> prior, in simulation and refit alike.
     likelihood
         How rows scatter.
+    covariates
+        Of the model, by column; those of `screen` are prepared already, and are taken as they are.
     source
         A posterior file to draw the truth from; None for the prior.
     guide, draws, seed
@@ -70,6 +75,7 @@ class SbcStudy:
     model: str
     priors: Mapping[str, str]
     likelihood: Likelihood
+    covariates: Mapping[str, str] | None
     source: Path | None
     guide: str
     draws: int
@@ -97,8 +103,15 @@ class SbcStudy:
         """
         if source is None:
             name = model or "additive"
-            program = load_program(name, {**SIMULATION_PRIORS.get(name, {}), **(priors or {})})
-            return cls(screen, name, dict(program.priors), likelihood, None, guide, draws, seed)
+            chosen = chosen_covariates(name, None, screen.covariates)
+            program = load_program(name, covariates=chosen)
+            screen = prepared_screen(screen, fit_covariates(program, screen))
+            with run_on(CPU, torch.float64):
+                sites = read_sites(program.model, GeneBlocks(screen, max(1, screen.n_genes // 2))[0]).names
+            tight = {site: prior for site, prior in SIMULATION_PRIORS.get(name, {}).items() if site in sites}
+            program = load_program(name, {**tight, **(priors or {})}, covariates=chosen)
+            terms = None if chosen is None else dict.fromkeys(chosen, AS_IT_IS)
+            return cls(screen, name, dict(program.priors), likelihood, terms, None, guide, draws, seed)
         with open_posterior(source) as post:
             if priors:
                 raise VihierError(f"--prior: {source} has its own priors; leave it out")
@@ -107,14 +120,15 @@ class SbcStudy:
             program = program_of(post)
             if program.likelihood.is_of_counts:
                 raise VihierError(f"--from {source}: is a fit of counts, and sbc simulates fold changes; give another")
-            screen = fitted_part(post, program, screen)
+            screen = prepared_screen(fitted_part(post, program, screen), read_covariates(post))
+            terms = dict.fromkeys(program.covariates, AS_IT_IS) or None
             priors, likelihood = dict(program.priors), program.likelihood
-            return cls(screen, post.model, priors, likelihood, Path(source).resolve(), guide, draws, seed)
+            return cls(screen, post.model, priors, likelihood, terms, Path(source).resolve(), guide, draws, seed)
 
     @property
     def program(self) -> Program:
         """The program, its priors in place."""
-        return load_program(self.model, self.priors, self.likelihood)
+        return load_program(self.model, self.priors, self.likelihood, self.covariates)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -218,6 +232,7 @@ def one_replicate(study: SbcStudy, number: int) -> Record:
                 likelihood=study.likelihood.family,
                 noise=study.likelihood.noise,
                 nu=study.likelihood.nu,
+                covariates=study.covariates,
                 device="cpu",
                 out=Path(folder) / "fit.h5",
                 quiet=True,

@@ -13,6 +13,7 @@ from vihier.errors import VihierError
 from vihier.inference.batches import GeneBlocks
 from vihier.inference.columns import columns_read
 from vihier.inference.device import run_on
+from vihier.models.program import model_names
 from vihier.screen.prepared import INDICATOR, OFF, Preparation, PreparedCovariate
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ GROUP = "covariates"
 
 def covariates_of_model(model: object) -> dict[str, str]:
     """Return the terms that a model named has, each with how its column is prepared unless asked otherwise."""
-    if not isinstance(model, str):
+    if not isinstance(model, str) or model not in model_names():
         return {}
     return dict(getattr(importlib.import_module(f"vihier.models.{model}"), "COVARIATES", {}))
 

@@ -43,6 +43,20 @@ SIMULATION_PRIORS: Mapping[str, Mapping[str, str]] = {
         "sigma_mu_theta": "HalfNormal(0.2)",
         "sigma_sigma_theta": "HalfNormal(0.3)",
     },
+    "covariate": {
+        **_ADDITIVE,
+        "mu_gamma": "Normal(0, 0.3)",
+        "mu_kappa": "Normal(0, 0.3)",
+        "mu_mu_phi": "Normal(0, 0.3)",
+        "mu_mu_psi": "Normal(0, 0.3)",
+    },
+    "multi_screen": {
+        **_ADDITIVE,
+        "mu_gamma": "Normal(0, 0.3)",
+        "sigma_zeta": "HalfNormal(0.3)",
+        "sigma_omega": "HalfNormal(0.3)",
+        "sigma_sigma_rho": "HalfNormal(0.3)",
+    },
     "gene_lineage": {
         "sigma": "Gamma(25, 50)",
         "mu_mu_mu_gamma": "Normal(0, 0.3)",
