@@ -19,7 +19,7 @@ from vihier.guides.block import Block, make_block
 from vihier.guides.pass_sums import blocks_of_worker
 from vihier.guides.structure import Structure
 from vihier.inference.batches import GeneBlocks
-from vihier.inference.threads import give_memory_back
+from vihier.inference.threads import give_memory_back, one_thread
 from vihier.inference.workers import ALONE, Workers
 from vihier.kernels.cells import GeneData
 
@@ -94,7 +94,7 @@ class CellFile:
         found: set[float] = set()
         for at, number in enumerate(self.mine):
             block = self._take(number)
-            found |= set(block.data.line_count.unique().tolist())
+            found |= set(np.unique(block.data.line_count.cpu().numpy()).tolist())
             if at % BLOCKS_BETWEEN == 0:
                 give_memory_back()
             done(at + 1)
@@ -109,9 +109,10 @@ class CellFile:
 
     def _take(self, number: int) -> Block:
         """Read a block's rows, put its cells at the end of the file, and return it."""
-        block = make_block(self._structure, self._batches[number])
-        self._batches.forget()
-        record, content = self._record(block, self.n_bytes)
+        with one_thread():
+            block = make_block(self._structure, self._batches[number])
+            self._batches.forget()
+            record, content = self._record(block, self.n_bytes)
         for values in content:
             self._file.write(values.tobytes())
             self.n_bytes += values.nbytes

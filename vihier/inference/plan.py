@@ -11,8 +11,6 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -43,7 +41,7 @@ from vihier.models.program import Program
 from vihier.posterior.moments import STATISTICS
 from vihier.screen.screen import ScreenIndex
 
-PROBE_PASSES = 4
+PROBE_PASSES, READ_AGAIN = 4, 8
 # Rows of a store are also decoded, beside being summed; what is written is written twice.
 READ_FACTOR, WRITE_BYTES_PER_SECOND = 1.5, 200e6
 GB = 1e9
@@ -317,18 +315,16 @@ def _probe(
 ) -> tuple[dict[str, float], float]:
     """Time the stages, in seconds of all threads for one block, and say how many bytes a block in waiting has."""
     found: dict[str, float] = {}
-
-    @contextmanager
-    def timed(name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        found[name] = time.perf_counter() - start
-
     screen, n_blocks = _Screen(sizes, batches[0].n_genes), len(batches)
     ends: list[float] = [time.perf_counter()]
     with tempfile.TemporaryDirectory(dir=folder, prefix=".vihier-plan-") as scratch:
-        with timed("read"):
-            cells = CellFile(structure, _Blocks(screen, batches), torch.float32, Path(scratch))  # type: ignore[arg-type]
+        for again in (READ_AGAIN, 1):  # between blocks memory is kept: the first ones take several times as long
+            begin = time.perf_counter()
+            blocks = _Blocks(screen, batches * again)
+            cells = CellFile(structure, blocks, torch.float32, Path(scratch))  # type: ignore[arg-type]
+            found.setdefault("read", (time.perf_counter() - begin) / again)
+            if again > 1:
+                cells.close()
         begin = time.perf_counter()
         fitted = fit_streamed(
             structure,
@@ -348,8 +344,9 @@ def _probe(
         found["globals"] = done - ends[-1]
         last = FinalPass(plan, recipe, fitted, cells, Path(scratch) / "blocks", pairs_stored=False)
         with last.shelf:
-            with timed("block"):
-                last.run(Silent())
+            drawn = [time.perf_counter()]
+            last.run(Silent(), lambda: drawn.append(time.perf_counter()))
+            found["block"] = drawn[-1] - drawn[0]  # without the disk's catching up, which waits for others
             waiting = sum(table.row_bytes * table.n_rows for table in last.shelf.tables.values()) / n_blocks
         cells.close()
     return found | {name: found[name] / n_blocks for name in ("read", "pass", "block")}, float(waiting)
