@@ -42,6 +42,25 @@ def test_rows_follow_from_their_truth_on_the_screens_own_design() -> None:
     np.testing.assert_array_equal(truths[2].lfc, draw_truth(study, 2).lfc)
 
 
+def test_truths_of_a_model_with_covariates_have_them_prepared() -> None:
+    """Copy numbers are centred once, and not again by the refit; what the screen lacks is no term."""
+    table = SCREEN.to_frame()
+    copies = np.random.default_rng(0).normal(1, 0.5, (SCREEN.n_genes, SCREEN.n_lines))[SCREEN.gene, SCREEN.line]
+    study = SbcStudy.of(vihier.read_screen(table.assign(copy_number=copies)), "covariate", seed=4)
+    screen = study.screen
+    pairs = screen.gene.astype(int) * screen.n_lines + screen.line
+    _, first = np.unique(pairs, return_index=True)
+    assert np.median(screen.covariates["copy_number"][first]) == pytest.approx(0, abs=1e-12)
+    assert study.covariates == {"copy_number": "asis"} and "mu_mu_phi" not in study.priors
+    truth = draw_truth(study, 0)
+    found, x = truth.variables, screen.covariates["copy_number"]
+    mean = found["alpha"][screen.sgrna] + found["beta"][screen.line] + found["gamma"][screen.gene, screen.line]
+    mean = mean + x * (found["kappa"][screen.gene] + found["kappa_line"][screen.line])
+    standard = (truth.lfc - mean) / found["sigma"]
+    # Independent standard normals, as above.
+    assert abs(standard.var() - 1) < 4 * np.sqrt(2 / len(standard))
+
+
 def test_truths_have_the_priors_that_are_given() -> None:
     study = SbcStudy.of(SCREEN, "additive", priors={"mu_gamma": "Normal(4, 0.01)", "sigma": "HalfNormal(0.001)"})
     found = [draw_truth(study, number).variables for number in range(4)]
