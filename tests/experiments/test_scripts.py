@@ -100,6 +100,21 @@ def test_models_are_compared_on_a_few_genes(tmp_path: Path) -> None:
     assert png_names(tmp_path) == ["model_comparison.png"]
 
 
+@pytest.mark.slow
+@with_data
+def test_counts_are_held_out_of_a_few_genes() -> None:
+    arguments = ["--genes", "8", "--draws", "100", "--held", "rows", "--only", "global,abundance", "--no-student-t"]
+    done = run("count_likelihoods.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["rows"]
+    scores = found["noise by global, dispersion by abundance"]
+    assert scores["converged"]
+    # One noise for replicates that differ by a factor of three: the middle is too wide; some 500 counts, 0.02 each.
+    assert 0.55 < scores["coverage"]["all"]["50%"] < 0.85
+    assert 0.85 < scores["coverage"]["all"]["90%"] < 0.99
+    assert scores["abundance_power"] > 0
+
+
 @pytest.mark.parametrize("script", ["avana_ky.py", "seed_notebook.py", "model_comparison.py"])
 def test_absent_data_are_one_line(script: str, tmp_path: Path) -> None:
     done = run(script, "--data", tmp_path / "nowhere.parquet")
