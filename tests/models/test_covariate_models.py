@@ -80,6 +80,11 @@ def test_means_of_rows_are_those_of_the_formula() -> None:
         else:
             w = (table["depmap_id"] + "|" + table["screen"]).astype("category").cat.codes.to_numpy()
             mean = mean + v["zeta"][k] + v["rho"][g, k] + v["omega"][w] + v["tau"][k] + v["xi"][g, k]
+            # Of the libraries and batches at hand.
+            shift = v["zeta"].mean() + v["tau"].mean() + (v["rho"] + v["xi"]).mean(1, keepdims=True)
+            alone = pd.Series(v["alpha"]).groupby([label[:3] for label in screen.index.sgrnas]).mean().to_numpy()
+            expected = alone[:, None] + v["beta"] + v["gamma"] + shift
+            np.testing.assert_allclose(v["effect"], expected, atol=1e-12)
         np.testing.assert_allclose(nodes["lfc"]["fn"].loc.numpy(), mean, atol=1e-12)
 
 

@@ -5,7 +5,8 @@ $$ \mathrm{lfc} \sim N(\alpha_s + \beta_c + \gamma_{g,c} + \zeta_k + \rho_{g,k} 
 for screen $k$ and plasmid batch $b$: shifts of a screen, $\zeta_k \sim N(0, \sigma_\zeta)$, and of a gene within it,
 $\rho_{g,k} \sim N(0, \sigma_{\rho,k})$; of a line within a screen, $\omega_{c,k} \sim N(0, \sigma_\omega)$; of a batch,
 $\tau_b \sim N(0, \sigma_\tau)$, and of a gene within it, $\xi_{g,b} \sim N(0, \sigma_\xi)$, where the screen has column
-`p_dna_batch`. `effect` is that in no screen in particular: genes' effects in lines, gamma, are shared by all.
+`p_dna_batch`. Genes' effects in lines, gamma, are shared by all; `effect` is the mean over the screens and batches at
+hand.
 """
 
 import pyro
@@ -61,14 +62,16 @@ def model(batch: Batch, likelihood: Likelihood = NORMAL) -> None:
             scales = likelihood.sample_of_genes(scales)
         with genes, screens:
             rho = pyro.sample("rho", dist.Normal(0.0, sigma_rho))
+        shift = zeta.mean(-1) + rho.mean(-1, keepdim=True)
+        if batches is not None:
+            with genes, batches:
+                xi = pyro.sample("xi", dist.Normal(0.0, sigma_xi))
+            shift = shift + tau.mean(-1) + xi.mean(-1, keepdim=True)
         with pyro.plate("sgrna", len(batch.sgrna_idx), dim=-1):
             alpha = pyro.sample("alpha", dist.Normal(mu_alpha[of_sgrna, 0], sigma_alpha[of_sgrna, 0]))
         with genes, lines:
             gamma = pyro.sample("gamma", dist.Normal(mu_gamma, sigma_gamma))
-            pyro.deterministic("effect", batch.mean_over_sgrnas(alpha) + beta + gamma)
-        if batches is not None:
-            with genes, batches:
-                xi = pyro.sample("xi", dist.Normal(0.0, sigma_xi))
+            pyro.deterministic("effect", batch.mean_over_sgrnas(alpha) + beta + gamma + shift)
         with pyro.plate("row", len(batch.gene), dim=-1):
             of_screen, of_line_screen = batch.rows_in("screen"), batch.rows_in("line_screen")
             mean = alpha[batch.sgrna] + beta[batch.line] + gamma[batch.gene, batch.line]
