@@ -103,7 +103,15 @@ def same_files(one: Path, other: Path) -> bool:
         names: list[list[str]] = [[], []]
         for file, found in zip((a, b), names, strict=True):
             file.visititems(lambda name, node, found=found: found.append(name) if hasattr(node, "dtype") else None)
-        return names[0] == names[1] and all(a[name][()].tobytes() == b[name][()].tobytes() for name in names[0])
+        return names[0] == names[1] and all(_same(a[name], b[name]) for name in names[0])
+
+
+def _same(one: h5py.Dataset, other: h5py.Dataset) -> bool:
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    if one.dtype.hasobject:  # labels: their bytes are elsewhere
+        return bool(np.all(one[()] == other[()]))
+    return bool(one[()].tobytes() == other[()].tobytes())
 
 
 def main() -> None:
@@ -133,6 +141,7 @@ def main() -> None:
                 trial = {"phase": phase.removeprefix("vihier: "), "seconds_into_it": round(after, 3)}
                 trial |= {"file_was_there": finished, "same": same_files(whole.out, run.out)}
                 trials.append(trial | {"left_over": [name for name in left if name not in ("screen.h5", "fit.h5")]})
+                print(f"{len(trials)}/{asked.trials}: {trial}", file=sys.stderr, flush=True)
             shutil.rmtree(run.folder)
         record = {
             "asked": vars(asked),

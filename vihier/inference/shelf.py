@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 JOURNAL = "blocks"
-SLAB_BYTES = 32 << 20
+SLAB_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
