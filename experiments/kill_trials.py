@@ -80,9 +80,9 @@ class Run:
                     process.kill()
                     process.communicate()
                     return True, began
-            said = process.communicate()[1]
+            process.communicate()
             if process.returncode:
-                raise SystemExit(f"{' '.join(command)}: {said}")
+                raise SystemExit(f"{' '.join(command)}: ended with {process.returncode}")
             began[f"end of {command[0]}"] = time.perf_counter()
         return False, began
 

@@ -137,6 +137,25 @@ def test_killed_in_the_last_pass(
     assert_same(out, uninterrupted)
 
 
+def test_killed_in_the_last_pass_of_a_fit_that_kept_no_state(
+    store: ScreenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut short in its burn-in, a fit draws from its last state, which the checkpoint holds."""
+    options = OPTIONS | {"max_steps": 4}
+    vihier.fit(store, out=tmp_path / "whole.h5", **options).close()
+
+    def dying(self: Shelf, block: int) -> None:
+        raise Killed
+
+    out = tmp_path / "fit.h5"
+    with monkeypatch.context() as patch:
+        patch.setattr(Shelf, "done", dying)
+        with pytest.raises(Killed):
+            vihier.fit(store, out=out, checkpoint_every=0, **options)
+    vihier.fit(store, out=out, resume=True, **options).close()
+    assert_same(out, datasets(tmp_path / "whole.h5"))
+
+
 def test_a_signal_has_a_checkpoint_written(
     store: ScreenStore, uninterrupted: dict[str, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

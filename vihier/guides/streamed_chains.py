@@ -170,13 +170,15 @@ class StreamedChains:
         What all genes said of the shared locations in the last pass after which those were drawn.
     """
 
-    def __init__(self, structure: Structure, cells: CellFile, random: Random, state: ChainState) -> None:
+    def __init__(
+        self, structure: Structure, cells: CellFile, random: Random, state: ChainState, said: Said | None = None
+    ) -> None:
         self.structure, self.cells, self.random, self.state = structure, cells, random, state
         first = cells.skeleton(0)
         self.block = replace(first, data=first.data.double())
         self.own = [scale.name for scale in structure.scales if scale.plates == ("gene",)]
         self.shares = any(location.plates in SHARED for location in structure.locations)
-        self.said: Said | None = None
+        self.said = said
         # In units that many lines share, if there are few: then the gene x line table is integrated out.
         spread = variances(structure, _of_block(self.own, state.theta, first), first)
         with_levels = has_levels(spread) and len(cells.rows) <= MOST_LEVELS

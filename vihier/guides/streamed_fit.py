@@ -52,6 +52,7 @@ class Running:
     """Everything that a stopped fit needs to go on: the chains, what was kept of them, and sums over kept states."""
 
     state: ChainState
+    said: Said | None = None
     kept_theta: list[Theta] = field(default_factory=list)
     kept_said: list[Said] = field(default_factory=list)
     own_sum: Theta = field(default_factory=dict)
@@ -106,7 +107,7 @@ def fit_streamed(
         if running is None:
             state = start_on_some_genes(structure, cells, settings.chains, random, progress, init)
             running = Running(state)
-        chains = StreamedChains(structure, cells, random, running.state)
+        chains = StreamedChains(structure, cells, random, running.state, running.said)
         sweep_on(chains, running, max_steps, progress, settings, after_pass)
         return _finish(structure, cells, running, chains, draws, seed, settings, random)
 
@@ -125,7 +126,7 @@ def sweep_on(
     progress.start("passes", most)
     while running.state.passes < most and not running.finished:
         chains.sweep()
-        running.state = chains.state
+        running.state, running.said = chains.state, chains.said
         _keep(running, chains, settings)
         passes = running.state.passes
         n_kept = len(running.kept_theta)

@@ -24,7 +24,7 @@ from vihier.guides.streamed_chains import ChainState
 from vihier.guides.streamed_fit import Running
 from vihier.inference.config import first_difference
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class Checkpoint:
@@ -134,6 +134,7 @@ def _packed(running: Running) -> dict[str, Any]:
         "theta": dict(running.state.theta),
         "shared": dict(running.state.shared),
         "passes": running.state.passes,
+        "said": {} if running.said is None else dict(vars(running.said)),
         "kept_theta": [dict(theta) for theta in running.kept_theta],
         "kept_said": [dict(vars(said)) for said in running.kept_said],
         "own_sum": dict(running.own_sum),
@@ -150,6 +151,7 @@ def _unpacked(content: Mapping[str, Any]) -> Running:
     column = content["column_sum"]
     return Running(
         state=ChainState(content["theta"], content["shared"], content["passes"]),
+        said=Said(**content["said"]) if content["said"] else None,
         kept_theta=content["kept_theta"],
         kept_said=[Said(**said) for said in content["kept_said"]],
         own_sum=content["own_sum"],
