@@ -29,8 +29,8 @@ from vihier.screen import Screen
 if TYPE_CHECKING:
     from vihier.store.store import ScreenStore
 
-# Draws of one gene x line variable held at a time: 8 MB in float32, some hundred with all that is made of them.
-ELEMENTS_AT_ONCE = 2_000_000
+# Draws of one gene x line variable held at a time: 16 MB in float32, some hundred with all that is made of them.
+ELEMENTS_AT_ONCE = 4_000_000
 
 Draws = Mapping[str, torch.Tensor]
 
