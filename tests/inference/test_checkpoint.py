@@ -106,6 +106,28 @@ def test_killed_after_a_pass(
     assert not out.with_name("fit.h5.checkpoint").exists()
 
 
+def test_killed_between_the_file_and_the_removal_of_its_checkpoint(
+    store: ScreenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "fit.h5"
+    folder = out.with_name("fit.h5.checkpoint")
+
+    def dying(self: checkpoints.Checkpoint) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Checkpoint, "remove", dying)
+        with pytest.raises(Killed):
+            vihier.fit(store, out=out, checkpoint_every=0, **OPTIONS)
+    about = (folder / "about.json").read_text()
+    (folder / "about.json").write_text(about.replace("seed = 3", "seed = 4"))
+    vihier.fit(store, out=out, **OPTIONS).close()
+    assert folder.exists()  # of another fit
+    (folder / "about.json").write_text(about)
+    vihier.fit(store, out=out, **OPTIONS).close()
+    assert not folder.exists()
+
+
 @pytest.mark.parametrize("blocks", [0, 2])
 def test_killed_in_the_last_pass(
     store: ScreenStore,

@@ -116,6 +116,14 @@ class Checkpoint:
         """Remove it: the fit is done, or starts anew."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def remove_if_same(self) -> None:
+        """Remove it if it is of this fit, whose output is there: a kill came between the two. Another's stays."""
+        try:
+            self._check_same()
+        except VihierError:
+            return
+        self.remove()
+
 
 def _replace(path: Path, write: Any) -> None:
     partial = path.with_name(f"{path.name}.partial")

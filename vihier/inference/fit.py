@@ -16,6 +16,7 @@ import torch
 from vihier.errors import FitWarning
 from vihier.guides.structured_draws import StructuredFit
 from vihier.inference.batches import GeneBlocks, RowParts, genes_in_block
+from vihier.inference.checkpoint import Checkpoint
 from vihier.inference.columns import columns_read
 from vihier.inference.config import fingerprint, open_if_same, to_toml
 from vihier.inference.covariates import (
@@ -216,6 +217,8 @@ def fit_as_asked(screen: Screen | ScreenStore, request: FitRequest, workers: Wor
     out, force = request.out, request.force
     there = workers.in_turn(lambda: None if force else open_if_same(out, run.screen_hash, run.config))
     if there is not None:
+        if workers.is_first:
+            Checkpoint(out, run.screen_hash, run.config).remove_if_same()
         return there
     run.write(request.out)
     return Posterior(request.out)
