@@ -126,6 +126,10 @@ def test_killed_between_the_file_and_the_removal_of_its_checkpoint(
     (folder / "about.json").write_text(about)
     vihier.fit(store, out=out, **OPTIONS).close()
     assert not folder.exists()
+    folder.mkdir()
+    (folder / "state.pt").touch()  # half removed
+    vihier.fit(store, out=out, **OPTIONS).close()
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("blocks", [0, 2])

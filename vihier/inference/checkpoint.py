@@ -117,11 +117,12 @@ class Checkpoint:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def remove_if_same(self) -> None:
-        """Remove it if it is of this fit, whose output is there: a kill came between the two. Another's stays."""
-        try:
-            self._check_same()
-        except VihierError:
-            return
+        """Remove it if it is of this fit, whose output is there: a kill came before or amid that. Another's stays."""
+        if (self.folder / "about.json").exists():
+            try:
+                self._check_same()
+            except VihierError:
+                return
         self.remove()
 
 
