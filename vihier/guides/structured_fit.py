@@ -48,6 +48,8 @@ PART_CELLS = 13_000
 FEWEST_CHAINS = 16
 FEW_PARTICLES = 4
 THIN = 3
+# Sweeps before the first draw where chains still moved after the usual number, and where they still did after these.
+LONGER = (40, 150)
 FIRST_NOISE_WIDTH = 5.0
 # Steps between sums over all genes of what they say of the shared locations, and in a window of the convergence rule,
 # also where draws are swept afterwards: no global log-scale's mean may move by more than DRIFT of its posterior sd from
@@ -285,22 +287,22 @@ class _Fitter:
         size = max(FEWEST_CHAINS, ELEMENTS_AT_ONCE // self.cells) if self.swept else chains
         size = -(-chains // -(-chains // size))  # as many in one chunk as in another
         chunks = [(number, min(size, chains - first)) for number, first in enumerate(range(0, chains, size))]
-        self.progress.start("draw", len(chunks))
         with torch.no_grad():
             frozen = self._natural_at_centre()
-        kept: list[tuple[Theta, Theta]] = []
-        for done, drawn in enumerate(in_threads(lambda x: self._draw_chunk(*x, frozen), chunks, self.like.device)):
-            kept += drawn
-            self.progress.update(done + 1)
-        theta = _first([theta for theta, _ in kept], draws)
-        drift = np.nan
-        if self.swept:
+        drift, limit = np.nan, np.inf
+        for burn_in in (settings.burn_in, *LONGER):
+            kept = self._draw_chunks(chunks, frozen, burn_in)
+            if not self.swept:
+                break
             flat = [self.guide.flat(of_chunk) for of_chunk, _ in kept]
             drift, limit = sweep_drift(
                 torch.cat(flat[:: settings.kept]), torch.cat(flat[settings.kept - 1 :: settings.kept])
             )
-            if drift > limit:
-                converged, reason = False, f"its chains were still moving: {drift:.2f} sds from first draw to last"
+            if drift <= limit:
+                break
+        if drift > limit:
+            converged, reason = False, f"its chains were still moving: {drift:.2f} sds from first draw to last"
+        theta = _first([theta for theta, _ in kept], draws)
         with torch.no_grad():
             if self.swept:  # the draws are better than the guide that they were started from
                 self.guide.match(theta)
@@ -319,17 +321,30 @@ class _Fitter:
             first=self.blocks[0],
             trust=trust,
             sweep_drift=drift,
-            swept=settings.burn_in + THIN * settings.kept if self.swept else 0,
+            swept=burn_in + THIN * settings.kept if self.swept else 0,
         )
 
-    def _draw_chunk(self, number: int, n: int, frozen: NaturalParameters | None) -> list[tuple[Theta, Theta]]:
+    def _draw_chunks(
+        self, chunks: Sequence[tuple[int, int]], frozen: NaturalParameters | None, burn_in: int
+    ) -> list[tuple[Theta, Theta]]:
+        self.progress.start("draw", len(chunks))
+        kept: list[tuple[Theta, Theta]] = []
+        drawn = in_threads(lambda x: self._draw_chunk(*x, frozen, burn_in), chunks, self.like.device)
+        for done, of_chunk in enumerate(drawn):
+            kept += of_chunk
+            self.progress.update(done + 1)
+        return kept
+
+    def _draw_chunk(
+        self, number: int, n: int, frozen: NaturalParameters | None, burn_in: int
+    ) -> list[tuple[Theta, Theta]]:
         """Draw from the guide n times, and sweep: the scales and shared locations at every sweep that is kept."""
         random = self._random("draws", number)
         theta = self._guide_draws(n, random)
         if not self.swept:
             return [(theta, self._draw_shared(theta, random, frozen))]
         sweeper = Sweeper(self.structure, self.single, lambda *keys: self._random("draws", number, *keys))
-        for _ in range(self.settings.burn_in):
+        for _ in range(burn_in):
             theta = sweeper.sweep(theta)
         kept = []
         for _ in range(self.settings.kept):
