@@ -15,6 +15,7 @@ import torch
 from ragged import ragged_frame
 
 import vihier
+from vihier.guides import structured_fit
 from vihier.guides.trust import guide_trust
 from vihier.inference.device import run_on
 
@@ -159,9 +160,9 @@ def test_halved_sds_are_noticed_by_khat(model: str) -> None:
 def test_chains_that_still_move_are_swept_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Spreads between and within genes trade places slowly where genes have few sgRNAs."""
     table = tmp_path / "screen.parquet"
-    vihier.simulate(table, genes=60, lines=60, seed=0)
-    with vihier.fit(table, "additive", draws=300, quiet=True) as post:
+    vihier.simulate(table, genes=60, lines=60, lineages=6, seed=1)
+    with vihier.fit(table, "additive", draws=1000, quiet=True) as post:
         assert post.converged and int(post.group("diagnostics")["sweeps"]) > 30
     monkeypatch.setattr(structured_fit, "LONGER", ())
     with pytest.warns(vihier.FitWarning, match="chains were still moving"):
-        vihier.fit(table, "additive", draws=300, quiet=True).close()
+        vihier.fit(table, "additive", draws=1000, quiet=True).close()
