@@ -13,6 +13,7 @@ residuals. With few genes beside those sampled that would be an approximation; `
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -63,10 +64,12 @@ class GivenShared:
     _theta: Theta = field(init=False, repr=False)
     _column: Tensor | None = field(init=False, repr=False)
     _data: GeneData = field(init=False, repr=False)
+    _where: list[tuple[Location, Tensor]] = field(init=False, repr=False)
 
     def begin(self, x: Tensor) -> None:
         """Start a chain from log-scales x, shape [size]."""
         self._chains = GeneChains(self.structure, self.block, generator(CPU, self.seed, "rows"))
+        self._where = list(self._positions())
         self._take(int(self.order[0]))
         for _ in range(SETTLE):
             self._draw(x)
@@ -138,15 +141,18 @@ class GivenShared:
         spread = variances(self.structure, theta, self.block)
         found = evidence_gradient(self._data, spread, None)
         gradient = torch.zeros_like(x)
-        where = self.layout.positions()
-        for location in locations_of(self.structure, False):
-            if location.scale not in where:
-                continue
+        for location, positions in self._where:
             share = self._share(location, theta) * found.of_genes(location.plates)
-            own = plates_of(self.structure, location.scale)
-            positions = align(where[location.scale][..., None], own, location.plates, self.block)
             gradient.index_add_(0, positions.expand(share.shape).reshape(-1), share.reshape(-1))
         return found.log_evidence[0] + self._add_prior(x, gradient), gradient
+
+    def _positions(self) -> Iterator[tuple[Location, Tensor]]:
+        """Yield the genes' locations whose scale is sampled, with where in x that of each element is, one draw last."""
+        where = self.layout.positions()
+        for location in locations_of(self.structure, False):
+            if location.scale in where:
+                own = plates_of(self.structure, location.scale)
+                yield location, align(where[location.scale][..., None], own, location.plates, self.block)
 
     def _share(self, location: Location, theta: Theta) -> Tensor | float:
         """Share of a location in the variance of its table."""

@@ -88,9 +88,7 @@ class LocationDraws:
             theta = _of_places(structure, self.theta, places)
             random = generator(torch.device("cpu"), self.seed, "genes", first)
             deviations, _ = draw_block(structure, theta, block, column, random)
-            local = locations_of(structure, False)
-            of_sgrnas = {x.name: unpad(deviations[x.name], block) for x in local if x.plates == ("sgrna",)}
-            values = shared_values | centre(structure, local, deviations | of_sgrnas, shared_values, block)
+            values = _with_genes(structure, deviations, shared_values, block)
             values |= _of_places(structure, scales, places)
             yield genes_batch(self.screen, codes[places]), to_sites(structure, values)
 
@@ -120,12 +118,17 @@ class DrawnLocations:
     def blocks(self) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
         """Yield the genes: their batch, and site -> draws [N, *its shape there]."""
         structure, block = self.structure, self.block
-        values = centre(structure, locations_of(structure, True), self.shared, {}, block)
-        own = locations_of(structure, False)
-        of_sgrnas = {x.name: unpad(self.local[x.name], block) for x in own if x.plates == ("sgrna",)}
-        values |= centre(structure, own, self.local | of_sgrnas, values, block)
+        shared_values = centre(structure, locations_of(structure, True), self.shared, {}, block)
+        values = _with_genes(structure, self.local, shared_values, block)
         values |= {name: value.exp() for name, value in self.theta.items()}
         yield block.batch, to_sites(structure, values)
+
+
+def _with_genes(structure: Structure, deviations: Theta, shared_values: Theta, block: Block) -> Theta:
+    """Return values of all locations, from those that genes share and the genes' own deviations, sgRNAs padded."""
+    own = locations_of(structure, False)
+    of_sgrnas = {x.name: unpad(deviations[x.name], block) for x in own if x.plates == ("sgrna",)}
+    return shared_values | centre(structure, own, deviations | of_sgrnas, shared_values, block)
 
 
 def _of_places(structure: Structure, theta: Theta, places: np.ndarray) -> Theta:

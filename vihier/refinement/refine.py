@@ -226,21 +226,12 @@ class _Refinement:
             others=None if self.others is None else self.others.natural,
             seed=seed_of(self.settings.seed, "locations"),
         )
-        write_refined(target, self.fit, self.stored, locations, chains, self._about(log_posterior), self.progress)
+        sampler = "NUTS (Pyro) over log-scales, locations integrated out and drawn exactly"
+        about = _about(self.fit, self.block, self.settings, sampler, log_posterior.layout.size)
+        write_refined(target, self.fit, self.stored, locations, chains, about, self.progress)
 
     def _plans(self, log_posterior: LogPosterior) -> list[ChainPlan]:
         return _plans(self.fit, self.start, [log_posterior] * self.settings.chains, self.settings)
-
-    def _about(self, log_posterior: LogPosterior) -> dict[str, Any]:
-        settings = self.settings
-        return {
-            "sampler": "NUTS (Pyro) over log-scales, locations integrated out and drawn exactly",
-            "seed": settings.seed,
-            "warmup": settings.warmup,
-            "target_accept": settings.target_accept,
-            "n_log_scales": log_posterior.layout.size,
-            "other_genes": self.fit.screen.n_genes - len(self.block.batch.gene_idx),
-        }
 
 
 @dataclass(frozen=True)
@@ -300,16 +291,11 @@ class _RefinementGivenShared:
             shared={name: value[..., used] for name, value in self.shared.items()},
             local=moving[0].split(torch.as_tensor(np.concatenate([chain.local for chain in chains]))),
         )
-        about = {
-            "sampler": "NUTS (Pyro) over the genes' log-scales given the rows' weights; these and locations drawn "
-            "in between, what genes share pooled over the fit's draws",
-            "seed": settings.seed,
-            "warmup": settings.warmup,
-            "target_accept": settings.target_accept,
-            "n_log_scales": layout.size,
-            "other_genes": self.fit.screen.n_genes - len(self.genes),
-            GIVEN_SHARED: True,
-        }
+        sampler = (
+            "NUTS (Pyro) over the genes' log-scales given the rows' weights; these and locations drawn in between, "
+            "what genes share pooled over the fit's draws"
+        )
+        about = _about(self.fit, self.block, settings, sampler, layout.size) | {GIVEN_SHARED: True}
         write_refined(target, self.fit, self.genes, locations, chains, about, self.progress)
 
     def _order(self, chain: int) -> Tensor:
@@ -317,6 +303,18 @@ class _RefinementGivenShared:
         random = generator(CPU, self.settings.seed, "globals", chain)
         n, transitions = len(self.start), self.settings.warmup + self.settings.draws
         return torch.cat([torch.randperm(n, generator=random) for _ in range(-(-transitions // n))])[:transitions]
+
+
+def _about(fit: FitToRefine, block: Block, settings: Settings, sampler: str, n_log_scales: int) -> dict[str, Any]:
+    """Return the attributes of the group of draws."""
+    return {
+        "sampler": sampler,
+        "seed": settings.seed,
+        "warmup": settings.warmup,
+        "target_accept": settings.target_accept,
+        "n_log_scales": n_log_scales,
+        "other_genes": fit.screen.n_genes - len(block.batch.gene_idx),
+    }
 
 
 def _plans(
