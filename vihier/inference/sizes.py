@@ -14,7 +14,7 @@ KEYS = ("sgrna", "hugo_symbol", "depmap_id", "lineage", "replicate_id")
 
 @dataclass(frozen=True)
 class Sizes:
-    """Numbers of what is in a screen; `rows_in_line` are the most rows that a gene has in a line, on average."""
+    """Numbers of what is in a screen, and whether it is a store."""
 
     rows: int
     genes: int
