@@ -206,8 +206,10 @@ def test_rows_of_one_weight_say_what_rows_that_count_equally_say(name: str) -> N
     weighted = replace(plain, freedom=Argument("df", None, 5.0))
     one, other = (design_block(structure, whole(SCREEN), layout) for structure in (plain, weighted))
     assert one.cells is None and other.cells is not None and other.block.rows is not None
-    precision = (1 / noise).expand(len(other.block.rows.lfc), -1)
-    sums = other.cells.weigh(precision, precision * other.block.rows.lfc[:, None])
+    rows = other.block.rows
+    lfc, count = (torch.segment_reduce(x.double(), "sum", lengths=rows.lengths) for x in (rows.lfc, rows.lfc * 0 + 1))
+    precision = (1 / noise) * count[:, None]
+    sums = other.cells.weigh(precision, lfc[:, None] / noise)
     random = torch.Generator().manual_seed(0)
     scale = torch.rand(SCREEN.n_genes, one.size, 2, generator=random, dtype=F64)
     leaf = torch.rand(SCREEN.n_genes, 1, 2, generator=random, dtype=F64)
@@ -217,9 +219,8 @@ def test_rows_of_one_weight_say_what_rows_that_count_equally_say(name: str) -> N
     same = eliminate(sums, torch.ones(2, dtype=F64), scale, leaf, shared)
     said, too = one.data.said(given, 1 / noise, dense), sums.said(same, torch.ones(2, dtype=F64), dense)
     fitted = other.cells.fitted(dense, torch.zeros_like(given.shrink), shared)
-    rest, left = one.data.rest(shared, 2), precision * (other.block.rows.lfc[:, None] - fitted)
+    rest, left = one.data.rest(shared, 2), lfc[:, None] / noise - precision * fitted
     # What is left of the rows, summed by line with z: to the rest less z x' d.
-    cells = torch.zeros(len(other.cells.gene), 2, dtype=F64).index_add(0, other.cells.cell, left)
     expected = (rest.leaf - one.data.to_leaf(dense, slice(None))) / noise
     for mine, theirs in (
         (given.chol, same.chol),
@@ -229,7 +230,7 @@ def test_rows_of_one_weight_say_what_rows_that_count_equally_say(name: str) -> N
         (said.rhs, too.rhs),
         (one.data.gram_times(dense, slice(None)) / noise, sums.gram_times(dense, slice(None))),
         (one.data.diagonal(slice(None)) / noise, sums.diagonal(slice(None))),
-        (expected, other.cells.to_leaf(cells)),
+        (expected, other.cells.to_leaf(other.cells.to_units(left))),
     ):
         # Rows themselves are in single precision.
         torch.testing.assert_close(theirs, mine.expand_as(theirs), atol=1e-4, rtol=1e-5)

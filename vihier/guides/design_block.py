@@ -14,7 +14,8 @@ from vihier.guides.block import Block, Theta, make_block, table_variance
 from vihier.guides.deviations import Normals, split_table
 from vihier.guides.mixed_model import Plates, Structure, is_shared
 from vihier.kernels.design import DesignData
-from vihier.kernels.weighted_design import CellDesign, Entry
+from vihier.kernels.rows import row_table
+from vihier.kernels.weighted_design import CellDesign, Entry, LocalEntry
 from vihier.models.batch import Batch
 
 LEAF: Plates = ("gene", "line")
@@ -194,18 +195,18 @@ def design_block(structure: Structure, batch: Batch, shared: SharedLayout) -> De
     data = rows.summed(start, shared)
     if block.rows is None:
         return DesignBlock(block, tuple(local), leaf, start, data)
+    cell, cells = rows.cells(start, shared)
     order = rows.order(structure, block)
-    n, counts = len(order), block.rows.counts
-    # The rows one by one: what is asked of a cell of gene, sgRNA and line elsewhere is asked of each of them.
-    table = replace(
-        block.rows,
-        cell=torch.arange(n, device=order.device),
-        lengths=torch.ones_like(order),
-        lfc=block.rows.lfc - rows.offset[order].to(block.rows.lfc),
-        shape=(n, 1, 1),
-        counts=None if counts is None else replace(counts, offset=rows.offset[order].to(counts.offset)),
+    offset, counts = rows.offset[order], block.rows.counts
+    # A cell of the design for each of gene, sgRNA and line elsewhere.
+    table = row_table(
+        cell[order],
+        block.rows.lfc - offset.to(block.rows.lfc),
+        block.rows.noise,
+        block.rows.freedom,
+        (len(cells.unit), 1, 1),
+        None if counts is None else replace(counts, offset=offset.to(counts.offset)),
     )
-    cells = rows.cells(order, start, shared)
     return DesignBlock(replace(block, rows=table), tuple(local), leaf, start, data, cells)
 
 
@@ -213,14 +214,26 @@ Entries = tuple[Tensor, Tensor]
 """A table's column that each row is in, [n], and the row's design there, [n]."""
 
 
+def _flat(entries: Sequence[Entries]) -> list[Tensor]:
+    return [x for column, value in entries for x in (column.double(), value)]
+
+
+def _paired(parts: Sequence[Tensor]) -> list[Entry]:
+    return [Entry(parts[i].long(), parts[i + 1].contiguous()) for i in range(0, len(parts), 2)]
+
+
 @dataclass(frozen=True)
 class _DesignRows:
-    """The rows of a block: what they measure less the constants of their means, and their entries in each table."""
+    """The rows of a block: what they measure less the constants of their means, and their entries in each table.
+
+    `of_sgrnas` are the local tables over sgRNAs.
+    """
 
     batch: Batch
     value: Tensor
     offset: Tensor
     local: tuple[Entries, ...]
+    of_sgrnas: tuple[bool, ...]
     shared: tuple[Entries, ...]
     leaf: Tensor | None
 
@@ -247,6 +260,7 @@ class _DesignRows:
             batch.lfc.double() - offset,
             offset,
             tuple(entries(table) for table in local),
+            tuple(table.plates == ("sgrna",) for table in local),
             tuple(entries(table) for table in shared.tables),
             None if leaf is None else designs[leaf.design],
         )
@@ -257,24 +271,28 @@ class _DesignRows:
         slot = block.slot[batch.sgrna] if structure.table(("sgrna",)) else torch.zeros_like(batch.sgrna)
         return torch.argsort((batch.gene * n_slots + slot) * batch.n_lines + batch.line, stable=True)
 
-    def cells(self, order: Tensor, size: int, shared: SharedLayout) -> CellDesign:
-        """Gather rows, in an order, whose designs are the same."""
+    def cells(self, size: int, shared: SharedLayout) -> tuple[Tensor, CellDesign]:
+        """Gather rows whose designs are the same: which cell each row is in, [n], and the cells; `size` is D."""
         batch = self.batch
         z = torch.zeros_like(self.value) if self.leaf is None else self.leaf
-        entries = (*self.local, *self.shared)
-        parts = [batch.gene.double(), batch.line.double(), z]
-        parts += [x for column, value in entries for x in (column.double(), value)]
-        found, cell = torch.unique(torch.stack(parts, 1)[order], dim=0, return_inverse=True)
-        gene, line, leaf, *rest = found.unbind(1)
-        pairs = [Entry(rest[i].long(), rest[i + 1].contiguous()) for i in range(0, len(rest), 2)]
-        of_shared = tuple(pairs[len(self.local) :])
-        kinds, kind_of_column, n_kinds = self._kinds(of_shared, line.long(), shared)
-        return CellDesign(
-            cell=cell,
+        of_units = [entries for entries, of_sgrnas in zip(self.local, self.of_sgrnas, strict=True) if not of_sgrnas]
+        of_cells = [entries for entries, of_sgrnas in zip(self.local, self.of_sgrnas, strict=True) if of_sgrnas]
+        parts = [batch.gene.double(), batch.line.double(), z, *_flat([*of_units, *self.shared])]
+        units, unit_of_row = torch.unique(torch.stack(parts, 1), dim=0, return_inverse=True)
+        inner = torch.stack([unit_of_row.double(), *_flat(of_cells)], 1)
+        found, cell = torch.unique(inner, dim=0, return_inverse=True)
+        unit, *of_cell = found.unbind(1)
+        gene, line, leaf, *rest = units.unbind(1)
+        at_units, at_cells = _paired(rest), _paired(of_cell)
+        outer, inners = iter(at_units[: len(of_units)]), iter(at_cells)
+        local = tuple(LocalEntry(of_sgrnas, next(inners if of_sgrnas else outer)) for of_sgrnas in self.of_sgrnas)
+        kinds, kind_of_column, n_kinds = self._kinds(at_units[len(of_units) :], line.long(), shared)
+        return cell, CellDesign(
+            unit=unit.long(),
+            lengths=torch.bincount(unit.long(), minlength=len(units)),
             gene=gene.long(),
             line=line.long(),
-            local=tuple(pairs[: len(self.local)]),
-            shared=of_shared,
+            local=local,
             leaf=leaf.contiguous(),
             columns=shared.columns,
             kinds=kinds,
@@ -286,7 +304,7 @@ class _DesignRows:
         )
 
     @staticmethod
-    def _kinds(entries: tuple[Entry, ...], line: Tensor, shared: SharedLayout) -> tuple[tuple[Entry, ...], Tensor, int]:
+    def _kinds(entries: Sequence[Entry], line: Tensor, shared: SharedLayout) -> tuple[tuple[Entry, ...], Tensor, int]:
         """Find the columns of a line that its rows move alike with: of one design, over lines, lineages or nothing."""
         n_lines, width = shared.columns.shape
         place, first = shared.place, torch.full_like(shared.columns, -1)
