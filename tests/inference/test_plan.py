@@ -8,12 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 import vihier
 from vihier.cli import main
 from vihier.guides import structured_fit
-from vihier.inference.plan import plan_fit
+from vihier.inference.plan import plan_streamed_fit
 from vihier.inference.sizes import sizes_of
 from vihier.models.program import load_program
 from vihier.store.pack import pack
@@ -43,7 +45,7 @@ def test_sizes_are_those_of_the_screen(table: Path) -> None:
 def test_disk_is_what_the_file_takes(table: Path, room: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Draws stored or not; labels and chunks add some kilobytes."""
     monkeypatch.setattr(structured_fit, "SWEPT_UP_TO", 0)
-    found = plan_fit(
+    found = plan_streamed_fit(
         load_program("additive"), sizes_of(table), draws=1500, draws_disk_gb=room, batch_size=5, folder=tmp_path
     )
     assert found.blocks == 3
@@ -93,6 +95,51 @@ def test_rows_that_are_not_plain_take_more(table: Path, capsys: pytest.CaptureFi
     assert told["student_t"]["likelihood"] == "student_t"
     assert told["student_t"]["memory_gb"] > told["auto"]["memory_gb"]
     assert sum(told["auto"]["memory"].values()) == pytest.approx(told["auto"]["memory_gb"], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("additive", ("--likelihood", "student_t", "--noise", "replicate", "--nu", "4")),
+        ("multi_screen", ()),
+        ("covariate", ("--covariate", "rna_expr=off", "--covariate", "is_mutated=off")),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:the fit did not converge")
+def test_fits_that_are_held_are_planned_on_the_screen_itself(
+    model: str, options: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Parameters and disk are those of the fit: columns, replicates, batches count."""
+    made = vihier.simulate(tmp_path / "s.parquet", genes=10, lines=8, lineages=2, seed=5, model="additive")
+    rows = pd.read_parquet(made.table)
+    rows = rows.assign(copy_number=np.linspace(0, 3, len(rows)), screen=np.arange(len(rows)) % 2)
+    table, out = tmp_path / "more.parquet", tmp_path / "fit.h5"
+    rows.assign(p_dna_batch=rows["screen"]).to_parquet(table)
+    asked = [str(table), "--model", model, *options, "--draws", "1500"]
+    assert main(["plan", *asked, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert main(["fit", *asked, "--max-steps", "3", "--quiet", "--out", str(out)]) == 0
+    posterior = vihier.open_posterior(out)
+    derived = {name for name in posterior.variables if name.startswith("effect") or name.endswith("_dev")}
+    sites = set(posterior.variables) - derived
+    assert told["parameters"] == sum(posterior.draws(name).size for name in sites) // 1500
+    assert told["disk_gb"] == pytest.approx(out.stat().st_size / 1e9, abs=0.006)
+    assert told["seconds"] > 0 and 0.5 < told["memory_gb"] < 1.5
+
+
+def test_a_fit_that_would_not_be_held_is_refused(
+    table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As by the fit itself, and before the table is read."""
+    from vihier.guides import swept_fit
+
+    monkeypatch.setattr(structured_fit, "SWEPT_UP_TO", 0)
+    monkeypatch.setattr(swept_fit, "MOST_HELD", 1000)
+    assert main(["plan", str(table), "--likelihood", "student_t"]) == 2
+    assert capsys.readouterr().err.strip() == (
+        "vihier: plan: 1000 draws x 360 gene-line pairs, 0 GB in memory, all of which such a fit holds; "
+        "give --draws 2 or fewer"
+    )
 
 
 def test_parameters_are_counted(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

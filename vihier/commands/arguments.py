@@ -52,6 +52,14 @@ Priors = Annotated[
 ]
 
 
+def number_or_text(text: str) -> float | str:
+    """Read a number; what is none stays as it is."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def pairs(texts: Sequence[str] | None, option: str, example: str) -> dict[str, str]:
     """Read repeated ``NAME=VALUE`` texts.
 

@@ -18,6 +18,7 @@ from vihier.commands.arguments import (
     ScreenPath,
     SingleLineage,
     labels,
+    number_or_text,
     pairs,
 )
 from vihier.commands.messages import say
@@ -110,7 +111,7 @@ def fit(
         priors=priors or None,
         likelihood=likelihood,
         noise=noise,
-        nu=_number_or_text(nu),
+        nu=number_or_text(nu),
         dispersion=dispersion,
         covariates=pairs(covariate, "--covariate", "'copy_number=centre'") or None,
         batch=batch,
@@ -155,13 +156,6 @@ def fit(
             say(f"{out}: is there already and the same fit: opened, not repeated")
         _tell(table.report, quiet)
     _conclude(posterior, strict, as_json, workers.is_first)
-
-
-def _number_or_text(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vihier.commands import fit_options as options
-from vihier.commands.arguments import AsJson, Columns, Priors, ScreenPath, pairs
-from vihier.errors import VihierError
+from vihier.commands.arguments import AsJson, Columns, Priors, ScreenPath, number_or_text, pairs
+from vihier.errors import ScreenWarning, VihierError
 
 if TYPE_CHECKING:
     from vihier.inference.plan import FitPlan
+    from vihier.inference.request import FitRequest
     from vihier.inference.sizes import Sizes
 
 
@@ -25,6 +27,9 @@ def plan(
     prior: Priors = None,
     likelihood: options.Likelihood = "auto",
     noise: options.Noise = "auto",
+    nu: options.Nu = "auto",
+    dispersion: options.Dispersion = "auto",
+    covariate: options.Covariates = None,
     draws: options.Draws = 1000,
     batch_size: options.BatchSize = None,
     draws_disk_gb: options.DrawsDisk = options.DRAWS_DISK_GB,
@@ -35,8 +40,8 @@ def plan(
 ) -> None:
     """Say what a structured fit takes: memory, disk and time on this machine, from a probe of some seconds.
 
-    Nothing is fitted. Of a table only the labels are read. Of rows that are Student-t, or have several noise scales,
-    memory and time are scaled up from those of Normal rows by what both took on real screens.
+    Nothing is fitted. Of a screen that a fit would pass over only the labels are read, and rows are made up; one that
+    it would hold in memory is read, and some of its genes are swept.
 
     [b]Examples[/b]
 
@@ -45,18 +50,17 @@ def plan(
     """
     mapping = pairs(column, "--column", "lfc=LFC")
     priors = pairs(prior, "--prior", "'mu_gamma=Normal(0,2)'")
-    from vihier.guides.structured_fit import SWEPT_UP_TO
-    from vihier.inference.likelihoods import family_and_noise
-    from vihier.inference.plan import plan_fit, plan_held_fit
     from vihier.inference.request import FitRequest
     from vihier.inference.sizes import sizes_of
-    from vihier.models.program import load_program
 
     request = FitRequest(
         model=model,
         priors=priors or None,
         likelihood=likelihood,
         noise=noise,
+        nu=number_or_text(nu),
+        dispersion=dispersion,
+        covariates=pairs(covariate, "--covariate", "'copy_number=centre | clip(-2,2)'") or None,
         draws=draws,
         batch_size=batch_size,
         draws_disk_gb=draws_disk_gb,
@@ -64,24 +68,14 @@ def plan(
     request.check()
     if not folder.is_dir():
         raise VihierError(f"--folder {folder}: no such folder; give one that is there")
-    program = load_program(model, priors or None)
     sizes = sizes_of(screen, mapping)
-    rows_are = family_and_noise(request, sizes.genes, sizes.lines)
-    is_plain = rows_are == ("normal", "global")
-    if sizes.pairs > SWEPT_UP_TO and is_plain:
-        found = plan_fit(
-            program, sizes, draws=draws, draws_disk_gb=draws_disk_gb, batch_size=batch_size, folder=folder.resolve()
-        )
-    else:
-        found = plan_held_fit(program, sizes, draws=draws, is_plain=is_plain)
+    found = _plan(screen, mapping, request, sizes, folder.resolve())
     problems = _problems(found, folder)
     if as_json:
         typer.echo(
             json.dumps(
                 {
                     "screen": asdict(sizes),
-                    "likelihood": rows_are[0],
-                    "noise": rows_are[1],
                     **asdict(found),
                     "problems": problems,
                 },
@@ -89,10 +83,39 @@ def plan(
             )
         )
         return
-    for line in _lines(sizes, found, f"{model}, {rows_are[0]} rows, noise {rows_are[1]}"):
+    for line in _lines(sizes, found, f"{model}, {found.likelihood} rows, noise {found.noise}"):
         typer.echo(line)
     for problem in problems:
         typer.echo(f"does not fit: {problem}")
+
+
+def _plan(path: Path, columns: dict[str, str], request: FitRequest, sizes: Sizes, folder: Path) -> FitPlan:
+    """Plan a fit that passes over its screen's genes, or that holds the screen, whichever it will be."""
+    from vihier.guides.structured_fit import SWEPT_UP_TO
+    from vihier.guides.swept_fit import check_held
+    from vihier.inference.likelihoods import family_and_noise
+    from vihier.inference.plan import has_made_up_design, plan_streamed_fit
+    from vihier.inference.plan_held import plan_held_fit
+    from vihier.models.program import load_program
+    from vihier.screen import read_screen
+    from vihier.store.store import is_hdf5, open_store
+
+    if sizes.pairs > SWEPT_UP_TO:
+        is_plain = family_and_noise(request, sizes.genes, sizes.lines) == ("normal", "global")
+        program = load_program(request.model, request.priors)
+        if is_plain and not has_made_up_design(program, sizes):
+            room, size = request.draws_disk_gb, request.batch_size
+            return plan_streamed_fit(
+                program, sizes, draws=request.draws, draws_disk_gb=room, batch_size=size, folder=folder
+            )
+        check_held(sizes.pairs, request.draws, "plan", "all of which such a fit holds")
+    if is_hdf5(path):
+        with open_store(path) as store:
+            return plan_held_fit(store.to_screen(), request)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ScreenWarning)
+        screen = read_screen(path, columns=columns or None)
+    return plan_held_fit(screen, request)
 
 
 def _lines(sizes: Sizes, found: FitPlan, model: str) -> list[str]:

@@ -6,6 +6,8 @@ Locations are drawn from their exact conditionals, as everywhere, and scales by 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from vihier.errors import FitError
@@ -48,25 +50,11 @@ def fit_design(
     FitError
         If the chains' density is not a number, or a covariate is so extreme that arithmetic fails.
     """
-    check_held(screen, draws, "model", "for rows with covariates, or tables by screen or batch")
+    check_held(
+        screen.n_genes * screen.n_lines, draws, "model", "for rows with covariates, or tables by screen or batch"
+    )
     with one_thread():
-        whole = full_batch(screen, device, torch.float64)
-        layout = SharedLayout.of(structure, whole)
-        groups = [part.batch.gene_idx for part in split_by_sgrnas(make_block(structure, whole), PART_CELLS)]
-        designs = [
-            design_block(structure, genes_batch(screen, genes.cpu().numpy(), device, torch.float64), layout)
-            for genes in groups
-        ]
-        blocks = [design.block for design in designs]
-        fitter = SweptFitter(
-            structure,
-            blocks,
-            lambda random: DesignSweeper(structure, designs, layout, random),
-            screen,
-            dtype,
-            seed,
-            progress,
-        )
+        fitter = design_fitter(structure, screen, device, dtype, seed, progress)
         try:
             return fitter.fit(draws, max_sweeps or SETTLE, init)
         except torch.linalg.LinAlgError as error:
@@ -75,3 +63,22 @@ def fit_design(
                 "(vihier validate), bound it (--covariate 'NAME=zscore(0.1) | clip(-3, 3)'), or give tighter priors "
                 "with --prior"
             ) from error
+
+
+def design_fitter(
+    structure: Structure, screen: Screen, device: torch.device, dtype: torch.dtype, seed: int, progress: Progress
+) -> SweptFitter:
+    """Sum a screen's rows into blocks, and return what sweeps them."""
+    whole = full_batch(screen, device, torch.float64)
+    layout = SharedLayout.of(structure, whole)
+    groups = [part.batch.gene_idx for part in split_by_sgrnas(make_block(structure, whole), PART_CELLS)]
+    designs = [
+        design_block(structure, genes_batch(screen, genes.cpu().numpy(), device, torch.float64), layout)
+        for genes in groups
+    ]
+
+    def make_sweeper(random: Callable[..., torch.Generator]) -> DesignSweeper:
+        return DesignSweeper(structure, designs, layout, random)
+
+    blocks = [design.block for design in designs]
+    return SweptFitter(structure, blocks, make_sweeper, screen, dtype, seed, progress)

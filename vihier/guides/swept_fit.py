@@ -135,29 +135,65 @@ def fit_swept(
         If the chains' density is not a number.
     """
     check_held(
-        screen,
+        screen.n_genes * screen.n_lines,
         draws,
         "likelihood",
         "for rows that are not Normal with one noise scale",
         ", or --likelihood normal --noise global",
     )
-    whole = make_block(structure, full_batch(screen, device, dtype))
-    # Sweeps take the sums of the rows in single precision, and what genes share in double.
-    blocks = [in_single(block) for block in split_by_sgrnas(whole, PART_CELLS)]
-    fitter = SweptFitter(
-        structure, blocks, lambda random: Sweeper(structure, blocks, random), screen, dtype, seed, progress
-    )
     with one_thread():
+        fitter = swept_fitter(structure, screen, device, dtype, seed, progress)
         return fitter.fit(draws, max_sweeps or SETTLE, init)
 
 
-def check_held(screen: Screen, draws: int, what: str, why: str, or_else: str = "") -> None:
-    """Refuse draws of gene x line tables that would not fit in memory, named `what`; `why` they are held."""
-    cells = screen.n_genes * screen.n_lines
+def swept_fitter(
+    structure: Structure, screen: Screen, device: torch.device, dtype: torch.dtype, seed: int, progress: Progress
+) -> SweptFitter:
+    """Sum a screen's rows into blocks, and return what sweeps them."""
+    whole = make_block(structure, full_batch(screen, device, dtype))
+    # Sweeps take the sums of the rows in single precision, and what genes share in double.
+    blocks = [in_single(block) for block in split_by_sgrnas(whole, PART_CELLS)]
+
+    def make_sweeper(random: Callable[..., torch.Generator]) -> Sweeper:
+        return Sweeper(structure, blocks, random)
+
+    return SweptFitter(structure, blocks, make_sweeper, screen, dtype, seed, progress)
+
+
+def check_held(cells: int, draws: int, what: str, why: str, or_else: str = "") -> None:
+    """Refuse draws of gene x line tables, of so many cells, that would not fit in memory; `why` they are held."""
     if cells * draws > MOST_HELD:
         most = max(1, MOST_HELD // cells)
         size = f"{draws} draws x {cells} gene-line pairs, {cells * draws * 4 / 1e9:.0f} GB in memory"
         raise VihierError(f"{what}: {size}, {why}; give --draws {most} or fewer{or_else}")
+
+
+def settling_chains(cells: int) -> int:
+    """How many chains settle, side by side, of a screen of so many pairs of a gene and a line."""
+    fewest, most = SETTLING_CHAINS
+    return max(fewest, min(most, SETTLING // cells))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How draws are made: chains in each chunk that is worked on at once, and how many draws each chain gives."""
+
+    chunks: tuple[int, ...]
+    kept: int
+
+    @property
+    def sweeps(self) -> int:
+        """Sweeps of each chain."""
+        return BURN_IN + THIN * self.kept
+
+    @classmethod
+    def of(cls, draws: int, cells: int) -> Schedule:
+        """Plan draws of a screen of so many pairs of a gene and a line."""
+        kept = max(2, min(MOST_KEPT, draws // FEWEST_CHAINS))
+        n_chains = -(-draws // kept)
+        at_once = max(DRAWING_CHAINS, DRAWING // cells)
+        at_once = -(-n_chains // -(-n_chains // at_once))  # as many in one chunk as in another
+        return cls(tuple(min(at_once, n_chains - first) for first in range(0, n_chains, at_once)), kept)
 
 
 class SweptFitter:
@@ -190,11 +226,8 @@ class SweptFitter:
     def fit(self, draws: int, n_sweeps: int, init: Theta | None) -> SweptFit:
         """Settle, draw, and judge."""
         guide, weights, history = self._settle(n_sweeps, init)
-        kept_of_each = max(2, min(MOST_KEPT, draws // FEWEST_CHAINS))
-        n_chains = -(-draws // kept_of_each)
-        at_once = max(DRAWING_CHAINS, DRAWING // self.cells)
-        at_once = -(-n_chains // -(-n_chains // at_once))  # as many in one chunk as in another
-        chunks = [(i, min(at_once, n_chains - first)) for i, first in enumerate(range(0, n_chains, at_once))]
+        schedule = Schedule.of(draws, self.cells)
+        kept_of_each, chunks = schedule.kept, list(enumerate(schedule.chunks))
         self.progress.start("draw", len(chunks))
         kept: list[_Kept] = []
         drawn = in_threads(
@@ -227,7 +260,8 @@ class SweptFitter:
             kept=kept_of_each,
         )
 
-    def _start(self, chains: int, init: Theta | None) -> Theta:
+    def start(self, chains: int, init: Theta | None) -> Theta:
+        """Return log-scales to start chains from."""
         random = self._random("start")
         freedom = None if self.structure.freedom is None else self.structure.freedom.source
         factor = None if self.structure.counts is None else self.structure.counts.factor.source
@@ -245,9 +279,7 @@ class SweptFitter:
         self, n_sweeps: int, init: Theta | None
     ) -> tuple[ScaleGuide, list[Tensor | None], dict[str, np.ndarray]]:
         """Sweep a few chains; return the guide that has their moments, the weights of their rows, and how it went."""
-        fewest, most = SETTLING_CHAINS
-        chains = max(fewest, min(most, SETTLING // self.cells))
-        theta = self._start(chains, init)
+        theta = self.start(settling_chains(self.cells), init)
         sweeper = self.make_sweeper(lambda *keys: self._random("start", *keys))
         counted, densities = [], []
         self.progress.start("settle", n_sweeps)

@@ -11,6 +11,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,22 +19,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vihier.errors import VihierError
-from vihier.guides.block import make_block
 from vihier.guides.cell_file import CellFile
-from vihier.guides.interweave import Sweeper
 from vihier.guides.streamed_fit import PASSES_IN_ROUND, StreamSettings, fit_streamed
-from vihier.guides.streamed_start import START_GENES, dispersed
+from vihier.guides.streamed_start import START_GENES
 from vihier.guides.structure import Structure, read_structure
-from vihier.guides.structured_fit import PART_CELLS, THIN, Settings
-from vihier.inference.device import generator, run_on
+from vihier.inference.device import run_on
 from vihier.inference.draws import DrawPlan
 from vihier.inference.progress import Silent
 from vihier.inference.sites import FILE_DIMS, Sites, read_sites
 from vihier.inference.sizes import Sizes
 from vihier.inference.streamed_run import BLOCK_PAIRS
 from vihier.inference.streamed_write import ELEMENTS_AT_ONCE, FinalPass, Recipe, bytes_of_pairs
-from vihier.inference.threads import AHEAD, one_thread
+from vihier.inference.threads import AHEAD
 from vihier.inference.variables import GENE_LINE
 from vihier.models.batch import Batch
 from vihier.models.made_up import with_made_up_columns
@@ -49,11 +46,6 @@ GB = 1e9
 # dataset of the file that is being filled has of it in memory at most; seconds of a pass for each gene and what is
 # shared.
 GENE_BYTES, DATASET_BYTES, SHARED_SECONDS = 320, 16 << 20, 3e-5
-# Of a screen held in memory: steps until the rule of convergence is met, what a step costs in sweeps of one chain, what
-# reading and the file take at least; memory at least and by pair of a gene and a line. All as measured on Avana and KY
-# (51,000 pairs). Of rows that are not plain: more bytes a pair, some for each draw, and more time.
-HELD_STEPS, STEP_SWEEPS, HELD_SECONDS, HELD_GB, HELD_BYTES_A_PAIR = 60, 20, 5.0, 0.9, 12_000
-ROWS_BYTES_A_PAIR, ROWS_BYTES_A_DRAW, ROWS_TIME = 5_000, 16, 1.9
 
 
 @dataclass(frozen=True)
@@ -66,6 +58,8 @@ class FitPlan:
         Parameters are the elements of all latent sites.
     pairs_stored : bool
         Whether draws over genes and lines are stored.
+    likelihood, noise : str
+        How rows scatter.
     memory_gb, disk_gb, scratch_gb, seconds : float
         Peak memory; the output; what is there beside it while the fit runs; wall time.
     stages, memory : dict
@@ -80,6 +74,8 @@ class FitPlan:
     disk_gb: float
     scratch_gb: float
     seconds: float
+    likelihood: str = "normal"
+    noise: str = "global"
     stages: dict[str, float] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
 
@@ -143,17 +139,14 @@ def made_up_batch(sizes: Sizes, genes: int) -> Batch:
     )
 
 
-def _structure(program: Program, few: Batch) -> Structure:
-    structure = read_structure(program.model, with_made_up_columns(few, program.covariates))
-    if structure.design is not None:
-        raise VihierError(
-            f"model {program.name!r}: plan knows the time of models without covariates or tables by screen or batch; "
-            "fit some of the genes (vihier fit --n-genes 100) and multiply"
-        )
-    return structure
+def has_made_up_design(program: Program, sizes: Sizes) -> bool:
+    """Whether a program has covariates in its rows' means, or tables by screen or batch."""
+    few = with_made_up_columns(made_up_batch(sizes, min(2, sizes.genes)), program.covariates)
+    with run_on(torch.device("cpu"), torch.float64):
+        return read_structure(program.model, few).design is not None
 
 
-def plan_fit(
+def plan_streamed_fit(
     program: Program, sizes: Sizes, *, draws: int, draws_disk_gb: float, batch_size: int | None, folder: Path
 ) -> FitPlan:
     """Say what a fit of a large screen will take.
@@ -173,7 +166,7 @@ def plan_fit(
     threads = torch.get_num_threads()
     few = made_up_batch(sizes, 2)
     with run_on(torch.device("cpu"), torch.float64):
-        structure, sites = _structure(program, few), read_sites(program.model, few)
+        structure, sites = read_structure(program.model, few), read_sites(program.model, few)
         plan = DrawPlan.of(program, sites, _Screen(sizes, 2), few)  # type: ignore[arg-type]
         recipe = Recipe.of(plan, structure, 0, few)
     pairs_stored = bytes_of_pairs(plan, sizes.genes, sizes.lines, draws) <= draws_disk_gb * GB
@@ -184,7 +177,7 @@ def plan_fit(
     peak = max(before, _peak_gb())
     settings = StreamSettings()
     passes = PASSES_IN_ROUND * (settings.burn_in + settings.rounds + 1)
-    disk, moments = _disk_gb(plan, sizes, draws, pairs_stored)
+    disk, moments = disk_gb(plan, _lengths(sizes), draws, pairs_stored)
     cells = sizes.sgrnas * sizes.lines * 5 / GB
     shared = stages["shared"] + SHARED_SECONDS * sizes.genes / min(threads, 4)
     seconds = {
@@ -207,7 +200,7 @@ def plan_fit(
     }
     return FitPlan(
         rows=sizes.rows,
-        parameters=_parameters(sites, sizes),
+        parameters=parameters(sites, _of_plates(sizes)),
         blocks=blocks,
         pairs_stored=pairs_stored,
         memory_gb=round(sum(memory.values()) / GB, 2),
@@ -250,58 +243,6 @@ def _file_bytes(plan: DrawPlan, sizes: Sizes, draws: int, pairs_stored: bool) ->
         if pairs_stored or variable.dims != GENE_LINE
     )
     return sum(min(DATASET_BYTES, size) for size in of_each)
-
-
-def plan_held_fit(program: Program, sizes: Sizes, *, draws: int, is_plain: bool) -> FitPlan:
-    """Say what a fit of a screen takes that is held in memory, its draws moved by sweeps of exact chains.
-
-    The probe sweeps one block of made-up rows, Normal of one noise scale; of others it is scaled up. Arguments as for
-    `plan_fit`.
-    """
-    part = max(1, min(sizes.genes, PART_CELLS // sizes.lines))
-    few = made_up_batch(sizes, min(2, sizes.genes))
-    with run_on(torch.device("cpu"), torch.float64):
-        structure, sites = _structure(program, few), read_sites(program.model, few)
-        plan = DrawPlan.of(program, sites, _Screen(sizes, 2), few)  # type: ignore[arg-type]
-    settings, threads = Settings(), torch.get_num_threads()
-    of_chain = settings.burn_in + THIN * settings.kept
-    chain_sweeps = settings.start_chains * settings.start_sweeps + math.ceil(draws / settings.kept) * of_chain
-    sweep = _sweep_seconds(structure, made_up_batch(sizes, part)) * sizes.genes / part
-    disk, _ = _disk_gb(plan, sizes, draws, True)
-    longer = 1.0 if is_plain else ROWS_TIME
-    seconds = {
-        "start and sweeps": longer * chain_sweeps * sweep / threads,
-        "steps": longer * HELD_STEPS * sweep * STEP_SWEEPS,
-        "write": disk * GB / WRITE_BYTES_PER_SECOND + HELD_SECONDS,
-    }
-    memory = {"least": HELD_GB * GB, "pairs": float(HELD_BYTES_A_PAIR * sizes.pairs)}
-    if not is_plain:
-        memory["rows"] = float((ROWS_BYTES_A_PAIR + ROWS_BYTES_A_DRAW * draws) * sizes.pairs)
-    return FitPlan(
-        rows=sizes.rows,
-        parameters=_parameters(sites, sizes),
-        blocks=math.ceil(sizes.genes / part),
-        pairs_stored=True,
-        memory_gb=round(sum(memory.values()) / GB, 2),
-        disk_gb=round(disk, 2),
-        scratch_gb=0.0,
-        seconds=round(sum(seconds.values()), 1),
-        stages={name: round(value, 1) for name, value in seconds.items()},
-        memory={name: round(value / GB, 3) for name, value in memory.items()},
-    )
-
-
-def _sweep_seconds(structure: Structure, batch: Batch) -> float:
-    """Seconds that one thread takes for one sweep of one chain over a block, sixteen side by side."""
-    block = make_block(structure, batch)
-    chains = Settings().start_chains
-    theta = dispersed(structure, block, len(batch.gene_idx), chains, torch.Generator().manual_seed(0))
-    sweeper = Sweeper(structure, [block], lambda *keys: generator(torch.device("cpu"), 0, *keys))
-    with one_thread(), torch.no_grad():
-        theta = sweeper.sweep(theta)
-        start = time.perf_counter()
-        sweeper.sweep(theta)
-    return (time.perf_counter() - start) / chains
 
 
 def _probe(
@@ -361,21 +302,21 @@ def _lengths(sizes: Sizes) -> dict[str, int]:
     return {FILE_DIMS[plate]: length for plate, length in _of_plates(sizes).items()}
 
 
-def _parameters(sites: Sites, sizes: Sizes) -> int:
-    lengths = _of_plates(sizes)
-    return sum(math.prod(lengths.get(plate, 1) for plate in site.plates) for site in sites.latent)
+def parameters(sites: Sites, of_plates: Mapping[str, int]) -> int:
+    """Count the elements of all latent sites, from how many each plate has."""
+    return sum(math.prod(of_plates.get(plate, 1) for plate in site.plates) for site in sites.latent)
 
 
-def _disk_gb(plan: DrawPlan, sizes: Sizes, draws: int, pairs_stored: bool) -> tuple[float, float]:
-    """Size of the output, and of the moments in it."""
-    lengths = _lengths(sizes)
+def disk_gb(plan: DrawPlan, lengths: Mapping[str, int], draws: int, pairs_stored: bool) -> tuple[float, float]:
+    """Size of the output, and of the moments in it, from the lengths of the file's dims."""
     draws_bytes = moments = 0
     for variable in plan.variables:
         elements = math.prod(lengths.get(dim, 1) for dim in variable.dims)
         moments += 4 * len(STATISTICS) * elements
         if pairs_stored or variable.dims != GENE_LINE:
             draws_bytes += 4 * draws * elements
-    cells = 0 if pairs_stored else sizes.pairs * 6 + sizes.sgrnas * sizes.lines
+    lines = lengths[FILE_DIMS["line"]]
+    cells = 0 if pairs_stored else (lengths[FILE_DIMS["gene"]] * 6 + lengths[FILE_DIMS["sgrna"]]) * lines
     return (draws_bytes + moments + cells) / GB, moments / GB
 
 
