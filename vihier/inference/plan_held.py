@@ -86,7 +86,7 @@ def plan_held_fit(screen: Screen, request: FitRequest) -> FitPlan:
             "draw": len(schedule.chunks) * schedule.sweeps * of_chunk / min(threads, len(schedule.chunks)),
         }
         at_once = settling + min(threads, len(schedule.chunks)) * schedule.chunks[0]
-        of_chains = BYTES_A_ROW_AND_CHAIN[structure.design is not None] * at_once
+        of_chains = 0 if structure.is_plain else BYTES_A_ROW_AND_CHAIN[structure.design is not None] * at_once
         memory["rows"] = float(screen.n_rows * (BYTES_A_ROW + of_chains))
         memory["draws"] = float(BYTES_A_PAIR_AND_DRAW * cells * draws)
     return FitPlan(
