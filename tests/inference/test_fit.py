@@ -168,9 +168,12 @@ def test_batch_sizes_and_row_batches_agree_with_the_whole_screen() -> None:
 def test_one_gene_or_one_line_is_fitted_with_a_warning() -> None:
     frame = ragged_frame()
     with pytest.warns(FitWarning, match="one gene.*rests on the prior"):
-        quick(frame[frame["hugo_symbol"] == "GENE2"], "additive").close()
+        of_gene = quick(frame[frame["hugo_symbol"] == "GENE2"], "additive")
     with pytest.warns(FitWarning, match="one cell line"):
-        quick(frame[frame["depmap_id"] == "ACH-1"], "additive").close()
+        of_line = quick(frame[frame["depmap_id"] == "ACH-1"], "additive")
+    for fit, one in ((of_gene, "hugo_symbol"), (of_line, "depmap_id")):
+        effect = fit.moments("effect")
+        assert effect["mean"].sizes[one] == 1 and bool((effect["sd"] > 0).all())
 
 
 def test_a_fit_cut_short_says_so_in_the_file_and_in_a_warning(tmp_path: Path) -> None:

@@ -266,7 +266,9 @@ def test_white_space_around_labels_is_taken_off_and_counted(frame: pd.DataFrame,
 @pytest.mark.parametrize("gene", ["1-Mar", "Sep-02", "2023-03-01", "3/1/2023", "2.31E+13"])
 def test_genes_that_a_spreadsheet_has_changed_are_warned_of(gene: str, frame: pd.DataFrame) -> None:
     with pytest.warns(ScreenWarning, match="may be a date or a number that a spreadsheet made"):
-        read_screen(frame.assign(hugo_symbol=["KRAS", "KRAS", "KRAS", gene]))
+        screen = read_screen(frame.assign(hugo_symbol=["KRAS", "KRAS", "KRAS", gene]))
+    assert gene in screen.index.genes  # warned of, not changed
+    assert any(repr(gene) in warning for warning in screen.report.warnings)
 
 
 @pytest.mark.parametrize(
