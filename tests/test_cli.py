@@ -101,10 +101,13 @@ def test_columns_are_mapped_and_conflicts_dropped(
     assert sum(dropped.values()) == 1 + (frame["barcode"] == stray["barcode"].iloc[0]).sum()
 
 
+MODELS = ["additive", "covariate", "covariate_correlated", "crossed", "gene_lineage", "multi_screen"]
+
+
 def test_models_are_listed_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["additive", "covariate", "crossed", "gene_lineage", "multi_screen"]
+    assert [line.split()[0] for line in lines] == MODELS
     assert all(len(line.split()) > 3 for line in lines)
 
 
@@ -114,7 +117,7 @@ def test_a_model_is_described_and_its_graph_written(tmp_path: Path, capsys: pyte
     out = tmp_path / "additive.dot"
     assert main(["models", "additive", "--graph", str(out)]) == 0
     assert out.read_text().startswith("digraph")
-    for name, edge in (("covariate", "mu_kappa -> kappa"), ("multi_screen", "sigma_rho -> rho")):
+    for name, edge in (("covariate", "mu_kappa -> kappa"), ("covariate_correlated", "correlation_chol -> coefficients")):
         assert main(["models", name, "--graph", str(out)]) == 0
         assert edge in out.read_text()
 

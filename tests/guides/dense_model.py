@@ -20,6 +20,7 @@ from vihier.models.batch import Batch
 from vihier.screen import Screen, read_screen
 
 CPU, F64 = torch.device("cpu"), torch.float64
+CORRELATION = torch.distributions.transforms.CorrCholeskyTransform()
 Model = Callable[[Batch], Any]
 
 
@@ -71,10 +72,10 @@ def sample_sites(model: Model, batch: Batch) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class DenseModel:
-    """Given the scales: log p(rows), and the posterior mean [P] and covariance [P, P] of all locations.
+    """Given scales and correlations: log p(rows), and the posterior mean [P] and covariance [P, P] of all locations.
 
     `shapes` says which sites the P values are, in order, and their shapes in the program. `log_prior` is that of the
-    logarithms of the scales.
+    logarithms of the scales, and of what correlations are made of.
     """
 
     log_evidence: Tensor
@@ -95,31 +96,36 @@ def dense_model(model: Model, batch: Batch, log_scales: Mapping[str, Tensor]) ->
     latent = [name for name in sites if name not in log_scales and name != observed]
     shapes = {name: sites[name]["value"].shape for name in latent}
     sizes = [shape.numel() for shape in shapes.values()]
-    scales = {name: value.exp().reshape(sites[name]["value"].shape) for name, value in log_scales.items()}
+    factors = [name for name in log_scales if isinstance(sites[name]["fn"], dist.LKJCholesky)]
+    scales = {
+        name: CORRELATION(value) if name in factors else value.exp().reshape(sites[name]["value"].shape)
+        for name, value in log_scales.items()
+    }
 
     def answers(flat: Tensor) -> tuple[Tensor, Tensor]:
         parts = {name: x.reshape(shapes[name]) for name, x in zip(latent, flat.split(sizes), strict=True)}
         nodes = traced(model, batch, scales | parts).nodes
         fns = [nodes[name]["fn"] for name in [*latent, observed]]
-        means = torch.cat([fn.mean.expand(fn.batch_shape).reshape(-1) for fn in fns])
-        return means, torch.cat([fn.stddev.expand(fn.batch_shape).reshape(-1) for fn in fns])
+        means = torch.cat([fn.mean.expand(fn.batch_shape + fn.event_shape).reshape(-1) for fn in fns])
+        return means, torch.block_diag(*(_root(fn) for fn in fns))
 
     zero = torch.zeros(sum(sizes), dtype=F64)
     jacobian = torch.autograd.functional.jacobian(lambda flat: answers(flat)[0], zero)
-    constant, sds = answers(zero)
+    constant, roots = answers(zero)
     n = len(zero)
     solve = torch.linalg.inv(torch.eye(n, dtype=F64) - jacobian[:n])
-    prior_mean, root = solve @ constant[:n], solve * sds[:n]
+    prior_mean, root = solve @ constant[:n], solve @ roots[:n, :n]
     prior = root @ root.T
     design = jacobian[n:]
-    rows = design @ prior @ design.T + torch.diag(sds[n:].square())
+    rows = design @ prior @ design.T + roots[n:, n:].square()
     lfc = sites[observed]["value"]
     predicted = constant[n:] + design @ prior_mean
     gain = torch.linalg.solve(rows, design @ prior).T
     log_prior = torch.zeros((), dtype=F64)
     nodes = traced(model, batch, scales | {name: torch.zeros(shapes[name], dtype=F64) for name in latent}).nodes
     for name, value in scales.items():
-        log_prior = log_prior + (nodes[name]["fn"].log_prob(value) + value.log()).sum()
+        own = CORRELATION.log_abs_det_jacobian(log_scales[name], value) if name in factors else value.log()
+        log_prior = log_prior + (nodes[name]["fn"].log_prob(value) + own).sum()
     return DenseModel(
         log_evidence=dist.MultivariateNormal(predicted, rows).log_prob(lfc),
         log_prior=log_prior,
@@ -129,12 +135,25 @@ def dense_model(model: Model, batch: Batch, log_scales: Mapping[str, Tensor]) ->
     )
 
 
+def _root(fn: Any) -> Tensor:
+    """Factor of the covariance of all elements of a site."""
+    if isinstance(fn, dist.MultivariateNormal):
+        return torch.block_diag(*fn.scale_tril.expand(fn.batch_shape + fn.scale_tril.shape[-2:]).flatten(0, -3))
+    return torch.diag(fn.stddev.expand(fn.batch_shape).reshape(-1))
+
+
 def random_log_scales(model: Model, batch: Batch, n_draws: int, seed: int = 3) -> dict[str, Tensor]:
-    """Log-scales near log 0.6 for every positive site, over its one plate or none, draws last."""
+    """Log-scales near log 0.6 for every positive site, over its one plate or none, draws last.
+
+    Of an LKJCholesky site, the real numbers that torch makes a factor of.
+    """
     random = torch.Generator().manual_seed(seed)
     found = {}
     for name, node in sample_sites(model, batch).items():
-        if not node["is_observed"] and not isinstance(node["fn"], dist.Normal):
+        if isinstance(node["fn"], dist.LKJCholesky):
+            size = node["value"].shape[-1]
+            found[name] = 0.5 * torch.randn((size * (size - 1) // 2, n_draws), generator=random, dtype=F64)
+        elif not node["is_observed"] and not isinstance(node["fn"], dist.Normal | dist.MultivariateNormal):
             shape = (node["value"].numel(), n_draws) if node["value"].dim() else (n_draws,)
             found[name] = 0.5 * torch.randn(shape, generator=random, dtype=F64) + math.log(0.6)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyro
 import pyro.distributions as dist
+import torch
 from dense_model import uneven_screen
 
 from vihier.models.batch import Batch
@@ -109,4 +110,36 @@ def several_pairs(batch: Batch) -> None:
             pyro.sample("lfc", dist.Normal(mean, sigma), obs=batch.lfc)
 
 
-DESIGNS = {"slopes": slopes, "libraries": libraries, "several_pairs": several_pairs}
+def vectors(batch: Batch) -> None:
+    """Three coefficients of genes, correlated, one of a constant sd: each reaches the rows in another way."""
+    sigma, tissue_sd = (pyro.sample(x, dist.HalfNormal(1.0)) for x in ("sigma", "tissue_sd"))
+    spread = pyro.sample("spread", dist.HalfNormal(1.0))
+    sds = torch.stack(
+        [*(pyro.sample(x, dist.HalfNormal(spread)) for x in ("first_sd", "second_sd")), torch.tensor(0.7)]
+    )
+    top, slope = pyro.sample("top", dist.Normal(0.3, 2.0)), pyro.sample("slope", dist.Normal(0.1, 1.0))
+    chol = pyro.sample("chol", dist.LKJCholesky(3, 1.5))
+    lines, lineages = pyro.plate("line", batch.n_lines, dim=-1), pyro.plate("lineage", batch.n_lineages, dim=-1)
+    with lines:
+        line = pyro.sample("line_mean", dist.Normal(0.0, 0.4))
+    with batch.local():
+        genes, of_sgrna = pyro.plate("gene", len(batch.gene_idx), dim=-2), batch.gene_of_sgrna
+        with genes:
+            means = torch.stack([0.5 * top, slope, torch.tensor(0.1)])
+            own = pyro.sample("own", dist.MultivariateNormal(means, scale_tril=sds[:, None] * chol))
+            pair_sd = pyro.sample("pair_sd", dist.HalfNormal(1.0))
+        with pyro.plate("sgrna", len(batch.sgrna_idx), dim=-1):
+            sgrna = pyro.sample("sgrna_mean", dist.Normal(own[of_sgrna, 0, 0], 0.5))
+        with genes, lineages:
+            expr = pyro.sample("expr_slope", dist.Normal(0.5 * own[..., 1], tissue_sd))
+        with genes, lines:
+            pair = pyro.sample("pair", dist.Normal(0.0, pair_sd))
+        x = batch.covariates
+        with pyro.plate("row", len(batch.gene), dim=-1):
+            c, g = batch.line, batch.gene
+            mean = line[c] - 2 * sgrna[batch.sgrna] + pair[g, c] - 1.5 * x["copy_number"] * own[g, 0, 1]
+            mean = mean + x["rna_expr"] * expr[g, batch.lineage_of_line[c]] + x["days"] * own[g, 0, 2]
+            pyro.sample("lfc", dist.Normal(mean, sigma), obs=batch.lfc)
+
+
+DESIGNS = {"slopes": slopes, "libraries": libraries, "several_pairs": several_pairs, "vectors": vectors}

@@ -9,11 +9,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from dense_model import CPU, F64, dense_model, random_log_scales, whole
+from dense_model import CORRELATION, CPU, F64, dense_model, random_log_scales, whole
 from design_programs import DESIGNS, covariate_screen
 from torch import Tensor
 from unit_noise import UnitNoise
 
+import vihier.guides.correlation_moves
 import vihier.guides.design_chains
 import vihier.guides.design_sweeps
 import vihier.guides.deviations
@@ -28,6 +29,7 @@ from vihier.guides.structure import check_structure, read_structure
 from vihier.guides.values import centre, locations_of, to_sites, unpad
 from vihier.inference.batches import GeneBlocks
 from vihier.inference.device import generator
+from vihier.kernels import correlated
 from vihier.kernels.bordered import factor
 from vihier.kernels.design import eliminate
 from vihier.models.batch import Batch
@@ -68,8 +70,25 @@ def evidence(sweeper: DesignSweeper, theta: Theta) -> Tensor:
     return at_zero + factor(precision, rhs, sweeper._scale(theta, sweeper.layout.tables).T).log_evidence
 
 
+def scale_values(structure: Structure, theta: Theta) -> tuple[Theta, Tensor]:
+    """Return scales and factors of correlation matrices, draws last, and the log Jacobians of what they are held as."""
+    found, jacobian = {}, torch.zeros((), dtype=F64)
+    for scale in structure.scales:
+        found[scale.name] = theta[scale.name].exp()
+        jacobian = jacobian + theta[scale.name].reshape(-1, theta[scale.name].shape[-1]).sum(0)
+    for correlation in structure.correlations:
+        free = theta[correlation.name].T
+        chol = CORRELATION(free)
+        found[correlation.name] = chol.movedim(0, -1)
+        jacobian = jacobian + CORRELATION.log_abs_det_jacobian(free, chol)
+    return found, jacobian
+
+
 def log_prior(sweeper: DesignSweeper, theta: Theta) -> Tensor:
     total = global_log_prior(sweeper.structure, theta, sweeper.block)
+    for correlation in sweeper.structure.correlations:
+        free = theta[correlation.name]
+        total = total + correlated.log_prior(free, correlated.factor_of(free), correlation.concentration)
     if sweeper.parts[0].own_scales:
         for part, at in zip(sweeper.parts, sweeper._of_parts(theta), strict=True):
             total = total + gene_log_prior(sweeper.structure, at, part.block).sum(0)
@@ -124,7 +143,8 @@ def test_a_sweep_with_scales_held_draws_from_the_dense_posterior(name: str, monk
     structure = read_structure(model, PROBE)
     one = random_log_scales(model, batch, 1)
     held = lambda density, start, random, width=0.0: start  # noqa: E731
-    for module in (vihier.guides.interweave, vihier.guides.gene_chains, vihier.guides.design_sweeps):
+    guides = vihier.guides
+    for module in (guides.interweave, guides.gene_chains, guides.design_sweeps, guides.correlation_moves):
         monkeypatch.setattr(module, "slice_sample", held)
     # One block after the other, so that the noise comes in order.
     monkeypatch.setattr(vihier.guides.interweave, "in_threads", lambda function, items, _: map(function, items))
@@ -157,13 +177,13 @@ def test_the_log_density_of_a_state_is_that_of_the_program(name: str) -> None:
     for _ in range(3):
         theta = sweeper.sweep(theta)
     block = make_block(structure, whole(SCREEN))
-    values = centre(structure, structure.locations, deviations_of(sweeper), {}, block)
-    values |= {name: value.exp() for name, value in theta.items()}
+    scales, jacobian = scale_values(structure, theta)
+    values = centre(structure, structure.locations, deviations_of(sweeper), {}, block) | scales
     mine = sweeper.log_joint(theta)
     for draw in range(3):
         at = {name: value[..., draw] for name, value in values.items()}
-        logs = sum(float(value[..., draw].sum()) for value in theta.values())
-        assert float(mine[draw]) == pytest.approx(float(log_joint(structure, at, whole(SCREEN))) + logs, abs=1e-8)
+        expected = float(log_joint(structure, at, whole(SCREEN)) + jacobian[draw])
+        assert float(mine[draw]) == pytest.approx(expected, abs=1e-8)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +191,7 @@ def test_the_log_density_of_a_state_is_that_of_the_program(name: str) -> None:
     [Likelihood("student_t", "replicate"), Likelihood("normal", "screen"), Likelihood("student_t", "line", 4.0)],
     ids=lambda x: x.label,
 )
-@pytest.mark.parametrize("name", ["covariate", "multi_screen"])
+@pytest.mark.parametrize("name", ["covariate", "covariate_correlated", "multi_screen"])
 def test_the_log_density_of_weighted_rows_is_that_of_the_program(name: str, likelihood: Likelihood) -> None:
     """Student-t rows, their weights integrated out, and rows of several noise scales."""
     model = load_program(name, None, likelihood).model
@@ -182,18 +202,20 @@ def test_the_log_density_of_weighted_rows_is_that_of_the_program(name: str, like
     for scale in structure.scales:
         shape = [sizes.get(plate) or whole(SCREEN).size_of(plate) for plate in scale.plates]
         theta[scale.name] = 0.3 * torch.randn(*shape, 3, generator=random, dtype=F64) - 0.5
+    for correlation in structure.correlations:
+        theta[correlation.name] = 0.5 * torch.randn(correlation.n_pairs, 3, generator=random, dtype=F64)
     sweeper = sweeper_of(structure)
     for _ in range(3):
         theta = sweeper.sweep(theta)
     block = make_block(structure, whole(SCREEN))
-    values = centre(structure, structure.locations, deviations_of(sweeper), {}, block)
-    values |= {site: value.exp() for site, value in theta.items()}
+    scales, jacobian = scale_values(structure, theta)
+    values = centre(structure, structure.locations, deviations_of(sweeper), {}, block) | scales
     mine = sweeper.log_joint(theta)
     for draw in range(3):
         at = {site: value[..., draw] for site, value in values.items()}
-        logs = sum(float(value[..., draw].sum()) for value in theta.values())
+        expected = float(log_joint(structure, at, whole(SCREEN)) + jacobian[draw])
         # Rows are in float32: 60 log densities, of residuals rounded by 1e-7.
-        assert float(mine[draw]) == pytest.approx(float(log_joint(structure, at, whole(SCREEN))) + logs, abs=2e-3)
+        assert float(mine[draw]) == pytest.approx(expected, abs=2e-3)
 
 
 @pytest.mark.parametrize("name", DESIGNS)
@@ -259,18 +281,35 @@ def few_scales(batch: Batch) -> None:
             pyro.sample("lfc", dist.Normal(mean, sigma), obs=batch.lfc)
 
 
-def test_sweeps_reach_the_posterior_of_the_scales() -> None:
+def few_vectors(batch: Batch) -> None:
+    """Two coefficients of genes, correlated: one is well known from the rows, the other hardly, or by the first."""
+    sigma = pyro.sample("sigma", dist.HalfNormal(1.0))
+    spread = pyro.sample("spread", dist.HalfNormal(1.0))
+    sds = torch.stack([pyro.sample(x, dist.HalfNormal(spread)) for x in ("level_sd", "slope_sd")])
+    tops = torch.stack([pyro.sample(x, dist.Normal(0.0, 1.0)) for x in ("level", "slope")])
+    chol = pyro.sample("chol", dist.LKJCholesky(2, 1.5))
+    with batch.local():
+        with pyro.plate("gene", len(batch.gene_idx), dim=-2):
+            own = pyro.sample("own", dist.MultivariateNormal(tops, scale_tril=sds[:, None] * chol))
+        with pyro.plate("row", len(batch.gene), dim=-1):
+            mean = own[batch.gene, 0, 0] + 0.2 * batch.covariates["days"] * own[batch.gene, 0, 1]
+            pyro.sample("lfc", dist.Normal(mean, sigma), obs=batch.lfc)
+
+
+@pytest.mark.parametrize("model", [few_scales, few_vectors])
+def test_sweeps_reach_the_posterior_of_the_scales(model: Model) -> None:
     """Beside importance sampling with the closed-form evidence, which a dense Normal agrees with."""
-    structure = read_structure(few_scales, PROBE)
+    structure = read_structure(model, PROBE)
     sweeper = sweeper_of(structure)
-    names = [scale.name for scale in structure.scales]
+    names = [scale.name for scale in structure.scales] + [correlation.name for correlation in structure.correlations]
+    shapes = {correlation.name: (correlation.n_pairs,) for correlation in structure.correlations}
     random = torch.Generator().manual_seed(0)
-    theta = {name: 0.3 * torch.randn(200, generator=random, dtype=F64) - 1 for name in names}
+    theta = {name: 0.3 * torch.randn(*shapes.get(name, ()), 200, generator=random, dtype=F64) - 1 for name in names}
     kept = []
     for sweep in range(60):
         theta = sweeper.sweep(theta)
         if sweep >= 20:
-            kept.append(torch.stack([theta[name] for name in names], -1))
+            kept.append(torch.stack([theta[name].reshape(-1) for name in names], -1))
     draws = torch.cat(kept)
     # A wide Student-t around them, whose weights are the posterior's.
     chol = torch.linalg.cholesky(torch.cov(draws.T))
@@ -278,7 +317,7 @@ def test_sweeps_reach_the_posterior_of_the_scales() -> None:
     spread = 1.2 * (5 / (2 * torch._standard_gamma(torch.full((6000, 1), 2.5, dtype=F64), generator=random))).sqrt()
     points = draws.mean(0) + (normal * spread) @ chol.T
     proposal = dist.MultivariateStudentT(5.0, draws.mean(0), 1.2 * chol).log_prob(points)
-    at = {name: points[:, i].contiguous() for i, name in enumerate(names)}
+    at = {name: points[:, i].reshape(*shapes.get(name, ()), -1).contiguous() for i, name in enumerate(names)}
     weights = torch.softmax(evidence(sweeper, at) + log_prior(sweeper, at) - proposal, 0)
     assert float(1 / weights.square().sum()) > 1000  # of 6,000: the comparison below has some 3 % of an sd of its own
     mean = (weights[:, None] * points).sum(0)

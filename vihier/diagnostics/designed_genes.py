@@ -11,6 +11,7 @@ from torch import Tensor
 from vihier.diagnostics.prior_tables import deviation_draws, deviation_variance
 from vihier.guides.mixed_model import Location, Structure, index_of, is_shared
 from vihier.inference.draws import Draws
+from vihier.kernels.correlated import Mixing
 from vihier.kernels.gene_conditional import RowDesign
 from vihier.models.batch import Batch
 
@@ -20,11 +21,15 @@ Entry = tuple[Location, tuple[Tensor, ...], Tensor, Tensor]
 
 @dataclass(frozen=True)
 class DesignedGenes:
-    """A batch's rows less what genes share, [n, N], and the entries of each in the genes' own tables."""
+    """A batch's rows less what genes share, [n, N], and the entries of each in the genes' own tables.
+
+    `factors` are locations that are correlated, by name, and the factors of their correlation matrices, [N, K, K].
+    """
 
     batch: Batch
     value: Tensor
     entries: tuple[Entry, ...]
+    factors: tuple[tuple[tuple[str, ...], Tensor], ...] = ()
 
     @classmethod
     def of(cls, structure: Structure, values: Draws, batch: Batch) -> DesignedGenes:
@@ -46,13 +51,16 @@ class DesignedGenes:
                 entries.append(
                     (location, index, x, deviation_variance(structure, location, values, batch, reach=False))
                 )
-        return cls(batch, total, tuple(entries))
+        factors = tuple((x.members, values[x.name]) for x in structure.correlations)
+        return cls(batch, total, tuple(entries), factors)
 
     def conditional(self, at: slice, gene: int, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance, [n, N], of the means of a gene's rows given all of them, of noise variances given."""
         y = self.value[at]
         dense, sds = [y.new_zeros(len(y), 0)], [y.new_zeros(0, y.shape[1])]
         leaf = leaf_variance = None
+        kept = {name for members, _ in self.factors for name in members}
+        place: dict[str, int] = {}
         for location, index, x, variance in self.entries:
             if location.plates == ("sgrna",):
                 sgrnas, element = index[0][at].unique(return_inverse=True)
@@ -64,8 +72,10 @@ class DesignedGenes:
                 leaf, leaf_variance = x[at], of_table.T
                 continue
             columns = torch.nn.functional.one_hot(element, of_table.shape[1]).to(y) * x[at, None]
-            used = (columns != 0).any(0)
+            used = (columns != 0).any(0) | (location.name in kept)
+            place[location.name] = sum(x.shape[1] for x in dense)
             dense.append(columns[:, used])
             sds.append(of_table[:, used].sqrt().T)
         design = RowDesign(torch.cat(dense, 1), leaf, self.batch.line[at])
-        return design.conditional(torch.cat(sds), leaf_variance, 1 / noise, y)
+        mixings = [Mixing(torch.tensor([place[x] for x in members]), chol) for members, chol in self.factors]
+        return design.conditional(torch.cat(sds), leaf_variance, 1 / noise, y, mixings)

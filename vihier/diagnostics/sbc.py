@@ -245,12 +245,17 @@ def one_replicate(study: SbcStudy, number: int) -> Record:
 
 
 def _ranks(post: Posterior, truth: Truth, study: SbcStudy, number: int) -> dict[str, dict[str, list[float]]]:
-    """Return `rank_statistics` of each identified variable: variable -> factor -> statistics."""
+    """Return `rank_statistics` of each identified variable: variable -> factor -> statistics.
+
+    Elements that are constants, such as a correlation of a thing with itself, have no rank.
+    """
     found = {}
     for code, name in enumerate(sorted(set(post.variables) - set(post.not_identified))):
         true = truth.variables[name]
         draws = post.draws(name).to_numpy().reshape(-1, true.size).astype(np.float64)
-        found[name] = {FACTOR: rank_statistics(draws, true.ravel(), 1.0, (study.seed, number, code))}
+        varies = np.ptp(draws, axis=0) > 1e-6 * np.abs(draws).max(axis=0)
+        key = (study.seed, number, code)
+        found[name] = {FACTOR: rank_statistics(draws[:, varies], true.ravel()[varies], 1.0, key)}
     return found
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from vihier.guides.block import Theta, noise_variance
+from vihier.guides.block import Theta, deviation_sd, noise_variance
 from vihier.guides.design_block import DesignBlock, SharedLayout, Table
 from vihier.guides.deviations import normal_like
 from vihier.guides.gene_chains import GeneChains, sum_to
-from vihier.guides.mixed_model import Location, Scale, Structure
+from vihier.guides.mixed_model import Correlation, Location, Scale, Structure, members_of
+from vihier.kernels.correlated import inverse_factor
 from vihier.kernels.design import DesignSums, Eliminated, Said, draw_leaf, eliminate
 
 ALL = slice(None)
@@ -29,9 +31,20 @@ class Shift:
     shared: Table
 
 
-def shifts_of(structure: Structure, layout: SharedLayout) -> list[Shift]:
-    """Return one shift for each shared table that has a table of genes to shift against."""
-    found = []
+@dataclass(frozen=True)
+class VectorShift:
+    """Shifts, drawn together, of components that are correlated; of each against a shared table, None where none is."""
+
+    correlation: Correlation
+    shared: tuple[Table | None, ...]
+
+
+def shifts_of(structure: Structure, layout: SharedLayout) -> list[Shift | VectorShift]:
+    """Return one shift for each shared table that has a table of genes to shift against; of a vector's, one in all."""
+    found: list[Shift | VectorShift] = []
+    of_members: dict[tuple[tuple[str, ...], str], Table] = {}
+    members = [(x, members_of(structure, x)) for x in structure.correlations]
+    correlated = {(location.plates, location.design) for _, each in members for location in each}
     local = [key for key in structure.tables if key[0][:1] in (("gene",), ("sgrna",))]
     for shared in layout.tables:
         if shared.plates:
@@ -41,8 +54,14 @@ def shifts_of(structure: Structure, layout: SharedLayout) -> list[Shift]:
             against = [("gene",), ("sgrna",), *crossed]
         keys = [(plates, shared.design) for plates in against if (plates, shared.design) in local]
         keys = [key for key in keys if key[0] != ("gene", "line")]
-        if keys:
+        if keys and keys[0] in correlated:
+            of_members[keys[0]] = shared
+        elif keys:
             found.append(Shift(keys[0], shared))
+    for correlation, each in members:
+        tables = tuple(of_members.get((location.plates, location.design)) for location in each)
+        if any(tables):
+            found.append(VectorShift(correlation, tables))
     return found
 
 
@@ -58,7 +77,11 @@ class DesignChains(GeneChains):
     """
 
     def __init__(
-        self, structure: Structure, design: DesignBlock, shifts: list[Shift], generator: torch.Generator
+        self,
+        structure: Structure,
+        design: DesignBlock,
+        shifts: Sequence[Shift | VectorShift],
+        generator: torch.Generator,
     ) -> None:
         super().__init__(structure, design.block, generator)
         self.tree_scales = []
@@ -92,7 +115,8 @@ class DesignChains(GeneChains):
         """Integrate e out and factor d given the scales and u, [P, N]."""
         noise = noise_variance(self.structure, theta, self.block)
         scale, leaf = self.design.scale(self.structure, theta), self.design.leaf_variance(self.structure, theta)
-        return eliminate(self.stats, noise, scale, leaf, shared)
+        mixings = self.design.mixings(self.structure, theta)
+        return eliminate(self.stats, noise, scale, leaf, shared, mixings)
 
     def draw_coefficients(self, theta: Theta, shared: Tensor | None) -> Said:
         """Draw d given u, [P, N], with e integrated out; return what it says of u."""
@@ -103,6 +127,10 @@ class DesignChains(GeneChains):
         said = self.stats.said(given, 1.0 / noise, self.dense)
         precisions, pulls = [], []
         for shift in self.shifts:
+            if isinstance(shift, VectorShift):
+                precisions.append(noise.new_full((1, 1), float(len(self.dense))))
+                pulls.append(self.dense[:, self._member_columns(shift.correlation)].sum(0))
+                continue
             table = self._table(shift.local)
             weight = given.scale.mT[:, table.columns].square().reciprocal()
             if table.plates == ("sgrna",):
@@ -114,6 +142,10 @@ class DesignChains(GeneChains):
             pulls.append(parts[1])
         return replace(said, level_precision=tuple(precisions), level_pull=tuple(pulls))
 
+    def _member_columns(self, correlation: Correlation) -> list[int]:
+        """Which column of d each component of a vector is."""
+        return [self.design.columns_of(location).start for location in members_of(self.structure, correlation)]
+
     def _table(self, key: tuple[tuple[str, ...], str]) -> Table:
         return next(table for table in self.design.local if (table.plates, table.design) == key)
 
@@ -122,7 +154,10 @@ class DesignChains(GeneChains):
         given, data = self._given, self.stats
         del self._given
         for shift, by in zip(self.shifts, shifts, strict=True):
-            self.dense[:, self._table(shift.local).columns] += by
+            if isinstance(shift, VectorShift):
+                self.dense[:, self._member_columns(shift.correlation)] += by
+            else:
+                self.dense[:, self._table(shift.local).columns] += by
         self.shared_totals = shared
         rest = data.rest(shared, self.dense.shape[-1])
         left = rest.leaf - data.to_leaf(self.dense, ALL)
@@ -178,3 +213,47 @@ class DesignChains(GeneChains):
             self.dense[:, at] += change
             self.leaf_left = self.leaf_left - data.to_leaf(change, at)
             self.dense_left = self.dense_left - data.gram_times(change, at)
+
+    def standardised(self, theta: Theta, correlation: Correlation) -> Tensor:
+        """Return the deviations of a vector's components in units of their sds, [B, K, N]."""
+        parts = []
+        for location in members_of(self.structure, correlation):
+            parts.append(self.deviations[location.name] / deviation_sd(self.structure, location, theta, self.block))
+        return torch.stack(parts, 1)
+
+    def scatter(self, theta: Theta, correlation: Correlation) -> Tensor:
+        """Sum of products of the standardised components of a vector over genes, [N, K, K]."""
+        standard = self.standardised(theta, correlation)
+        return torch.einsum("bjn,bkn->njk", standard, standard)
+
+    def factor_terms(self, theta: Theta, correlation: Correlation, chol: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum what the rows say of L, [N, K, K], where the standardised deviations are L z and z is held.
+
+        With t the change of L, it is <pull, t> - <t, weight t> / 2: pull [N, K, K] and weight [N, K, K, K, K].
+        """
+        noise = noise_variance(self.structure, theta, self.block)
+        members, at = members_of(self.structure, correlation), self._member_columns(correlation)
+        n_draws = len(noise)
+        sds = [x.reach * deviation_sd(self.structure, x, theta, self.block) for x in members]
+        scale = torch.stack([sd.expand(1, n_draws) for sd in sds], 1)
+        whitened = torch.einsum("njk,bkn->bjn", inverse_factor(chol), self.standardised(theta, correlation))
+        pull = torch.einsum("bjn,bkn->njk", scale * self.dense_left[:, at] / noise, whitened)
+        gram = self.stats.gram(n_draws)[..., at, :][..., at].permute(0, 2, 3, 1)
+        gram = gram * (scale[:, :, None] * scale[:, None] / noise)
+        size = len(at)
+        weight = noise.new_zeros(n_draws, size, size, size, size)
+        for j in range(size):
+            for m in range(j + 1):
+                weight[:, :, j, :, m] = torch.einsum("bkln,bn->nkl", gram, whitened[:, j] * whitened[:, m])
+                weight[:, :, m, :, j] = weight[:, :, j, :, m]
+        return pull, weight
+
+    def take_factor(self, theta: Theta, correlation: Correlation, before: Tensor, after: Tensor) -> None:
+        """Bring the components of a vector along with the factor of their correlations."""
+        standard = self.standardised(theta, correlation)
+        change = torch.einsum("njk,bkn->bjn", after @ inverse_factor(before), standard) - standard
+        for i, location in enumerate(members_of(self.structure, correlation)):
+            moved = deviation_sd(self.structure, location, theta, self.block) * change[:, i]
+            self.deviations[location.name] = self.deviations[location.name] + moved
+            self._squares.pop(location.name, None)
+            self._take_change(location, location.reach * moved)

@@ -14,21 +14,25 @@ from operator import add
 import torch
 from torch import Tensor
 
-from vihier.guides.block import Block, Theta, noise_variance
+from vihier.guides.block import Block, Theta, deviation_sd, noise_variance
+from vihier.guides.correlation_moves import draw_shifts, held_products, move_factor, rows_gain
 from vihier.guides.design_block import OF_LINES, DesignBlock, SharedLayout, Table
-from vihier.guides.design_chains import DesignChains, shifts_of
+from vihier.guides.design_chains import DesignChains, VectorShift, shifts_of
 from vihier.guides.deviations import normal_like
 from vihier.guides.evidence import global_log_prior
 from vihier.guides.gene_chains import GeneChains, at_points, log_density_of, sum_to, users_of
 from vihier.guides.interchange import swap
 from vihier.guides.interweave import Sweeper
-from vihier.guides.mixed_model import Scale, Structure, is_shared
+from vihier.guides.mixed_model import Correlation, Scale, Structure, is_shared, members_of
 from vihier.guides.slice_sampler import slice_sample
 from vihier.kernels.bordered import bordered, factor, integrate_lines, rhs_of_lines
+from vihier.kernels.correlated import factor_of, gain_of_vectors, log_prior
 from vihier.kernels.design import Said, log_evidence, natural_parameters
 
 # Draws of genes' coefficients and of what genes share, in turn, before a first sweep over weighted rows.
 FIRST_ROUNDS = 3
+# Rounds of moves of a correlation matrix with the deviations held: they cost as much for 100 genes as for 10,000.
+ROUNDS = 2
 
 
 class DesignSweeper(Sweeper):
@@ -200,6 +204,9 @@ class DesignSweeper(Sweeper):
         """Draw the shifts that rows do not notice, in which only priors have a say; `totals` are moved along."""
         found = []
         for shift, precision, pull in zip(self.shifts, said.level_precision, said.level_pull, strict=True):
+            if isinstance(shift, VectorShift):
+                found.append(self._shift_vector(theta, totals, shift, precision, pull))
+                continue
             at = shift.shared.columns
             weight = self._scale(theta, [shift.shared]).square().reciprocal()
             total = precision + weight
@@ -209,8 +216,79 @@ class DesignSweeper(Sweeper):
             found.append(by)
         return found
 
+    def _shift_vector(self, theta: Theta, totals: Tensor, shift: VectorShift, number: Tensor, sums: Tensor) -> Tensor:
+        """Draw the shifts of all genes' vectors, [K, N]; see `_shift_against`."""
+        tables = {i: table for i, table in enumerate(shift.shared) if table is not None}
+        shared = {
+            i: (self._scale(theta, [table])[0].square().reciprocal(), totals[table.columns][0])
+            for i, table in tables.items()
+        }
+        noise = normal_like(totals.new_empty(totals.shape[1], len(tables)), self.generator)
+        root = self._root(theta, shift.correlation)
+        by = draw_shifts(root, sums, number, shared, noise)
+        for i, table in tables.items():
+            totals[table.columns] -= by[i]
+        return by
+
+    def _root(self, theta: Theta, correlation: Correlation) -> Tensor:
+        """Factor of the prior covariance of what a vector's components add to rows whose designs are 1, [N, K, K]."""
+        members, chol = members_of(self.structure, correlation), factor_of(theta[correlation.name])
+        sds = [x.reach * deviation_sd(self.structure, x, theta, self.block).reshape(-1) for x in members]
+        return torch.stack([sd.expand(len(chol)) for sd in sds], -1)[..., None] * chol
+
+    def _scatter(self, theta: Theta, correlation: Correlation) -> Tensor:
+        mine = self._of_parts(theta)
+        return reduce(add, self._for_parts(lambda i: self.chains[i].scatter(mine[i], correlation)))
+
+    def _held_squares(self, theta: Theta, scale: Scale, moved: Sequence[Scale]) -> tuple[Tensor, ...]:
+        number, squares = self._own_squares(theta, scale, moved)
+        names, found = {x.name for x in moved}, []
+        for correlation in self.structure.correlations:
+            members = members_of(self.structure, correlation)
+            if any(location.scale in names for location in members):
+                chol, scatter = factor_of(theta[correlation.name]), self._scatter(theta, correlation)
+                found.append(held_products(members, chol, scatter, moved))
+        if not found:
+            return number, squares
+        more, products = (reduce(add, each) for each in zip(*found, strict=True))
+        return number, squares + more, products
+
+    def _move_global_scales(self, theta: Theta) -> None:
+        super()._move_global_scales(theta)
+        for correlation in self.structure.correlations:
+            self._move_correlation(theta, correlation)
+
+    def _move_correlation(self, theta: Theta, correlation: Correlation) -> None:
+        """Move a correlation matrix, with the deviations held and then with the whitened ones and the rows asking."""
+        scatter, n_genes = self._scatter(theta, correlation), self.n_genes
+        for _ in range(ROUNDS):
+            theta[correlation.name] = move_factor(
+                theta[correlation.name],
+                correlation,
+                lambda chol: gain_of_vectors(chol, scatter, n_genes),
+                self.generator,
+            )
+        start, mine = factor_of(theta[correlation.name]), self._of_parts(theta)
+        found = self._for_parts(lambda i: self.chains[i].factor_terms(mine[i], correlation, start))
+        pull, weight = (reduce(add, terms) for terms in zip(*found, strict=True))
+        gain = rows_gain(start, pull, weight)
+        theta[correlation.name] = move_factor(theta[correlation.name], correlation, gain, self.generator)
+        after = factor_of(theta[correlation.name])
+        self._for_parts(lambda i: self.chains[i].take_factor(mine[i], correlation, start, after))
+
     def log_joint(self, theta: Theta) -> Tensor:
         """Log density, [N], of the rows and of all scales and locations as the last sweep left them."""
+        total = self._log_joint(theta)
+        for correlation in self.structure.correlations:
+            free, scatter = theta[correlation.name], self._scatter(theta, correlation)
+            chol = factor_of(free)
+            # Beyond the density of components that know nothing of each other.
+            gain = gain_of_vectors(chol, scatter, self.n_genes) + 0.5 * scatter.diagonal(dim1=-2, dim2=-1).sum(-1)
+            total = total + log_prior(free, chol, correlation.concentration) + gain
+        return total
+
+    def _log_joint(self, theta: Theta) -> Tensor:
+        """Take genes' vectors as if their components knew nothing of each other."""
         if self.rows is not None:
             return super().log_joint(theta)
         structure, mine = self.structure, self._of_parts(theta)

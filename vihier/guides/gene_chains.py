@@ -160,13 +160,20 @@ def log_density_of(structure: Structure, theta: Theta, block: Block, location: L
     return density.double().reshape(-1, density.shape[-1]).sum(0)
 
 
-def held_density(prior: Density, start: Tensor, number: Tensor, squares: Tensor) -> Density:
-    """Log density of a log-scale with the deviations held; `squares` are standardised at `start`."""
+def held_density(
+    prior: Density, start: Tensor, number: Tensor, squares: Tensor, products: Tensor | None = None
+) -> Density:
+    """Log density of a log-scale with the deviations held; `squares` are standardised at `start`.
+
+    `products` of these deviations and of others that they are correlated with, likewise, grow with one factor.
+    """
     start, number, squares = (value.unsqueeze(-2) for value in (start, number, -0.5 * squares))
+    products = None if products is None else products.unsqueeze(-2)
 
     def density(x: Tensor) -> Tensor:
         shift = x - start
-        return prior(x) - number * shift + squares * (-2 * shift).exp()
+        found = prior(x) - number * shift + squares * (-2 * shift).exp()
+        return found if products is None else found - products * (-shift).exp()
 
     return density
 

@@ -426,6 +426,10 @@ class Sweeper:
                 number, squares = number + more, squares + larger
         return number, squares
 
+    def _held_squares(self, theta: Theta, scale: Scale, moved: Sequence[Scale]) -> tuple[Tensor, ...]:
+        """Return what `held_density` asks of the deviations whose scales are `moved`."""
+        return self._own_squares(theta, scale, moved)
+
     def _own_prior(self, theta: Theta, scale: Scale, x: Tensor) -> Tensor:
         return scale_log_prior(self.structure, scale, {**at_points(theta), scale.name: x}, self.block)
 
@@ -456,8 +460,7 @@ class Sweeper:
     def _move_held(self, theta: Theta, scale: Scale, moved: Sequence[Scale], prior: Prior) -> None:
         """Move a scale, or a scale of scales with all of those, by one factor while the deviations are held."""
         start = theta[scale.name]
-        number, squares = self._own_squares(theta, scale, moved)
-        density = held_density(lambda x: prior(theta, scale, x), start, number, squares)
+        density = held_density(lambda x: prior(theta, scale, x), start, *self._held_squares(theta, scale, moved))
         theta[scale.name] = slice_sample(density, start, self.generator)
         self._follow(theta, scale, [member for member in moved if member is not scale], theta[scale.name] - start)
 

@@ -135,6 +135,36 @@ class Scale:
 
 
 @dataclass(frozen=True)
+class Correlation:
+    """A vector site of genes, MultivariateNormal with `scale_tril` the sds times L, and the LKJCholesky site that L is.
+
+    Where log-scales are held, L is held as real numbers, one for each pair of components; see
+    `vihier.kernels.correlated.factor_of`.
+
+    Attributes
+    ----------
+    name : str
+        The site of L.
+    concentration : float
+        Of its prior.
+    vector : str
+        The vector site.
+    members : tuple of str
+        Its components, locations of their own, in order.
+    """
+
+    name: str
+    concentration: float
+    vector: str
+    members: tuple[str, ...]
+
+    @property
+    def n_pairs(self) -> int:
+        """Number of pairs of components."""
+        return len(self.members) * (len(self.members) - 1) // 2
+
+
+@dataclass(frozen=True)
 class Structure:
     """A program's locations and scales, parents before children.
 
@@ -154,6 +184,8 @@ class Structure:
         Of rows that are read counts; None where they are log2 fold changes.
     design : RowDesign or None
         Where a row's mean has covariates in it, or a table is not one of `TABLES`; `row_offset` is then zero.
+    correlations : tuple of Correlation
+        Vectors of locations that are correlated a priori.
     """
 
     locations: tuple[Location, ...]
@@ -165,6 +197,7 @@ class Structure:
     freedom: Argument | None = None
     counts: CountNoise | None = None
     design: RowDesign | None = field(default=None, compare=False)
+    correlations: tuple[Correlation, ...] = ()
 
     @property
     def is_plain(self) -> bool:
@@ -196,6 +229,12 @@ class Structure:
         """Return the location or scale of a name."""
         sites: tuple[Location | Scale, ...] = (*self.scales, *self.locations)
         return next(found for found in sites if found.name == name)
+
+
+def members_of(structure: Structure, correlation: Correlation) -> list[Location]:
+    """Return the locations that a correlation matrix is of, in order."""
+    by_name = {location.name: location for location in structure.locations}
+    return [by_name[name] for name in correlation.members]
 
 
 def index_of(parent: Plates, child: Plates, batch: Batch) -> tuple[torch.Tensor, ...] | None:
@@ -259,10 +298,10 @@ def log_probs(structure: Structure, values: dict[str, torch.Tensor], batch: Batc
     ----------
     structure : Structure
     values : dict
-        Value of every location and scale, over its plates.
+        Value of every location and scale, over its plates, and of the factor of every correlation matrix.
     batch : Batch
     """
-    found = {}
+    found, priors = {}, {}
     for scale in structure.scales:
         arguments = {
             argument.name: argument.value(_gather(argument.source, scale.plates, values, structure, batch))
@@ -274,8 +313,23 @@ def log_probs(structure: Structure, values: dict[str, torch.Tensor], batch: Batc
         for parent, coefficient in location.parents:
             mean = mean + coefficient * _gather(parent, location.plates, values, structure, batch)
         sd = location.factor * _gather(location.scale, location.plates, values, structure, batch)
-        found[location.name] = dist.Normal(mean, sd).log_prob(values[location.name]).sum()
+        priors[location.name] = mean, sd
+    for correlation in structure.correlations:
+        found |= _correlated_log_probs(correlation, [priors.pop(name) for name in correlation.members], values)
+    found |= {name: dist.Normal(*prior).log_prob(values[name]).sum() for name, prior in priors.items()}
     return found | {structure.observed: row_log_prob(structure, values, batch).sum()}
+
+
+def _correlated_log_probs(
+    correlation: Correlation, priors: list[tuple[torch.Tensor, torch.Tensor]], values: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Log density of a factor and, summed over genes, of the vectors that it correlates; `priors` are means and sds."""
+    chol = values[correlation.name]
+    vectors = torch.stack([values[name] for name in correlation.members], -1)
+    means, sds = (torch.stack([x.expand(vectors.shape[:-1]) for x in each], -1) for each in zip(*priors, strict=True))
+    normal = dist.MultivariateNormal(means, scale_tril=sds[..., None] * chol)
+    lkj = dist.LKJCholesky(len(correlation.members), chol.new_tensor(correlation.concentration))
+    return {correlation.name: lkj.log_prob(chol), correlation.vector: normal.log_prob(vectors).sum()}
 
 
 def log_joint(structure: Structure, values: dict[str, torch.Tensor], batch: Batch) -> torch.Tensor:

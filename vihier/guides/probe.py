@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from pyro import poutine
 
 from vihier.errors import VihierError
 from vihier.guides.mixed_model import Plates, from_program, plates_of_batch, to_program
+from vihier.guides.vectors import component_distributions, is_factor, is_vector, random_factor
 from vihier.models.batch import Batch
 
 Arguments = dict[str, torch.Tensor]
@@ -71,7 +72,12 @@ class Prober:
     Attributes
     ----------
     sites : dict
-        Site -> its node in a trace of the program, in the program's order; neither plates nor deterministic sites.
+        Site -> its node in a trace of the program, in the program's order; neither plates nor deterministic sites. The
+        components of a vector are sites; see `vihier.guides.vectors`.
+    vectors : dict
+        Vector site -> its components.
+    factors : dict
+        LKJCholesky site -> the factor that it is held at while its value is not given.
     observed : str
         The site of the rows.
     plates, dims : dict
@@ -97,11 +103,18 @@ class Prober:
         for name, node in trace.nodes.items():
             if node["type"] == "param":
                 raise refusal(name, "it is a pyro.param, which nothing would optimise; make it a sample site")
-        self.sites: dict[str, Any] = {
+        sites = {
             name: node
             for name, node in trace.nodes.items()
             if node["type"] == "sample" and not _is_subsample(node) and not (node["infer"] or {}).get("_deterministic")
         }
+        self.of_program = tuple(sites)
+        self.vectors = {
+            name: tuple(component_distributions(name, node["fn"])) for name, node in sites.items() if is_vector(node)
+        }
+        sizes = {name: node["fn"].event_shape[-1] for name, node in sites.items() if is_factor(node)}
+        self.factors = {name: random_factor(size, self.generator) for name, size in sizes.items()}
+        self.sites = self._components(sites)
         self.observed = self._only_observed()
         self.plates: dict[str, Plates] = {}
         self.dims: dict[str, tuple[int, ...]] = {}
@@ -145,6 +158,16 @@ class Prober:
         if node["fn"].batch_shape.numel() != torch.Size([frame.size for frame in frames.values()]).numel():
             raise refusal(name, f"its shape {tuple(node['fn'].batch_shape)} is not that of its plates")
 
+    def _components(self, nodes: Mapping[str, Any]) -> dict[str, Any]:
+        """Put each vector's components in its place, and leave out what correlates them."""
+        found: dict[str, Any] = {}
+        for name, node in nodes.items():
+            if name in self.vectors:
+                found |= {x: {**node, "fn": fn} for x, fn in component_distributions(name, node["fn"]).items()}
+            elif name not in self.factors:
+                found[name] = node
+        return found
+
     def random(self, name: str) -> torch.Tensor:
         """Draw standard normals over a site's plates, float64."""
         shape = [self.size(plate) for plate in self.plates[name]]
@@ -168,18 +191,22 @@ class Prober:
             raise VihierError(str(error).splitlines()[0]) from None
 
     def trace(self, values: dict[str, torch.Tensor]) -> Any:
-        """Trace the program with its latent sites at `values`, tables over the sites' plates."""
-        return self._trace(
-            {name: to_program(value, self.plates[name], self.dims[name]) for name, value in values.items()}
-        )
+        """Trace the program with its latent sites at `values`, tables over the sites' plates, and factors."""
+        data = {
+            name: to_program(value, self.plates[name], self.dims[name])
+            for name, value in values.items()
+            if name not in self.factors
+        }
+        for name, components in self.vectors.items():
+            data[name] = torch.stack([data.pop(component) for component in components], -1)
+        return self._trace(data | {name: values.get(name, held) for name, held in self.factors.items()})
 
     def run(self, values: dict[str, torch.Tensor]) -> dict[str, Arguments]:
         """Site -> argument of its distribution -> value over the site's plates, with the latent sites at `values`."""
-        trace = self.trace(values)
+        nodes = self.trace(values).nodes
         found = {}
-        for name in self.sites:
-            fn = base_distribution(trace.nodes[name]["fn"])
-            shape = trace.nodes[name]["fn"].batch_shape
+        for name, node in self._components({name: nodes[name] for name in self.of_program}).items():
+            fn, shape = base_distribution(node["fn"]), node["fn"].batch_shape
             found[name] = {
                 key: from_program(getattr(fn, key).expand(shape), self.plates[name], self.dims[name])
                 for key in fn.arg_constraints

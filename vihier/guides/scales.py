@@ -1,7 +1,8 @@
 """The variational family over log-scales, the only thing that the structured guide approximates.
 
-Scales shared by genes are jointly log-normal, full rank. Each gene's own scales are a small log-normal block whose
-mean moves with the screen's unindexed scales.
+Scales shared by genes are jointly log-normal, full rank, and with them correlations between genes' locations, as the
+real numbers of `vihier.guides.mixed_model.Correlation`. Each gene's own scales are a small log-normal block whose mean
+moves with the screen's unindexed scales.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from vihier.guides.block import Theta
 from vihier.guides.mixed_model import SCALE_TABLES
-from vihier.guides.structure import Scale, Structure, refusal
+from vihier.guides.structure import Structure, refusal
 
 FULL_RANK_UP_TO = 200
 SMALLEST_SD = 1e-3
@@ -50,12 +51,15 @@ class ScaleGuide(PyroModule):
         self.global_sites = [scale for scale in structure.scales if scale.plates != ("gene",)]
         self.gene_sites = [scale for scale in structure.scales if scale.plates == ("gene",)]
         self.sizes = [sizes[scale.plates[0]] if scale.plates else 1 for scale in self.global_sites]
+        self.indexed = {scale.name: bool(scale.plates) for scale in self.global_sites}
+        self.sizes += [correlation.n_pairs for correlation in structure.correlations]
+        self.indexed |= {correlation.name: True for correlation in structure.correlations}
         n_global, n_own = sum(self.sizes), len(self.gene_sites)
         # The regressors of a gene's scales: the unindexed scales.
-        self.scalar = [i for i, scale in enumerate(self._owners()) if not scale.plates]
+        self.scalar = [i for i, name in enumerate(self._owners()) if not self.indexed[name]]
         like = next(iter(start.values()))
         # Means move in units of the sd that they start with, so that one learning rate suits all of them.
-        self.register_buffer("origin", torch.cat([start[scale.name].reshape(-1) for scale in self.global_sites]))
+        self.register_buffer("origin", torch.cat([start[name].reshape(-1) for name in self.indexed]))
         self.register_buffer("unit", like.new_full((n_global,), 0.2))
         self.steps = nn.Parameter(like.new_zeros(n_global))
         self.log_diagonal = nn.Parameter(like.new_full((n_global,), math.log(0.2)))
@@ -71,8 +75,8 @@ class ScaleGuide(PyroModule):
         self.gene_lower = nn.Parameter(like.new_zeros(n_genes, n_own, n_own))
         self.gene_slope = nn.Parameter(like.new_zeros(n_genes, n_own, len(self.scalar)))
 
-    def _owners(self) -> list[Scale]:
-        return [scale for scale, size in zip(self.global_sites, self.sizes, strict=True) for _ in range(size)]
+    def _owners(self) -> list[str]:
+        return [name for name, size in zip(self.indexed, self.sizes, strict=True) for _ in range(size)]
 
     def match(self, draws: Theta, correlated: bool = True) -> None:
         """Take the moments of N draws of the log-scales, or means and sds alone where draws are few.
@@ -161,7 +165,8 @@ class ScaleGuide(PyroModule):
         """Split [E, N] by site."""
         parts = values.split(self.sizes)
         return {
-            scale.name: part if scale.plates else part[0] for scale, part in zip(self.global_sites, parts, strict=True)
+            name: part if indexed else part[0]
+            for (name, indexed), part in zip(self.indexed.items(), parts, strict=True)
         }
 
     def sample_genes(self, noise: Tensor, standard: Tensor, genes: Tensor) -> tuple[Theta, Tensor]:
@@ -210,7 +215,7 @@ class ScaleGuide(PyroModule):
 
     def flat(self, theta: Theta) -> Tensor:
         """Log-scales shared by genes, shape [N, E]."""
-        parts = [theta[scale.name] if scale.plates else theta[scale.name][None] for scale in self.global_sites]
+        parts = [theta[name] if indexed else theta[name][None] for name, indexed in self.indexed.items()]
         return torch.cat(parts).T
 
 

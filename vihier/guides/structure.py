@@ -17,6 +17,7 @@ import torch
 from torch.distributions import constraints
 
 from vihier.errors import VihierError
+from vihier.guides.correlated_sites import check_members, read_correlations
 from vihier.guides.mixed_model import (
     ROW_TABLES,
     SCALE_TABLES,
@@ -129,7 +130,9 @@ def read_structure(model: Callable[[Batch], Any], batch: Batch) -> Structure:
             freedom=freedom,
             counts=counts,
             design=None if plain else replace(design, leads=leads),
+            correlations=read_correlations(prober, (first, points.with_scales_apart)),
         )
+        check_members(structure)
         _check_count_noise(structure)
         _check(structure, prober)
         return structure
@@ -201,6 +204,11 @@ class _Points:
             steps = [6 + prober.random(name).mul(0.3), -12 + prober.random(name).mul(0.3)]
             moved[name] = [(step, prober.run(first | {name: first[name] * step.exp()})) for step in steps]
         return _Points((first, high, low), tuple(prober.run(point) for point in (first, high, low)), moved)
+
+    @property
+    def with_scales_apart(self) -> dict[str, torch.Tensor]:
+        """The first point with each scale twice as large, thrice, ..."""
+        return self.at[0] | {name: self.at[0][name] * (2 + i) for i, name in enumerate(self.scales)}
 
 
 def _classify(prober: Prober) -> tuple[list[str], list[str]]:
@@ -369,6 +377,7 @@ def _check(structure: Structure, prober: Prober) -> None:
     """Hold each site's log density to the program's own, at a random point."""
     values = {location.name: prober.random(location.name) for location in structure.locations}
     values |= {scale.name: prober.random(scale.name).mul(0.3).exp() for scale in structure.scales}
+    values |= prober.factors
     trace = prober.trace(values)
     trace.compute_log_prob()
     for name, mine in log_probs(structure, values, prober.batch).items():

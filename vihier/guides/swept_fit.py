@@ -25,6 +25,7 @@ from vihier.inference.batches import full_batch
 from vihier.inference.device import generator
 from vihier.inference.progress import Progress
 from vihier.inference.threads import in_threads, one_thread
+from vihier.kernels.correlated import factor_of
 from vihier.models.batch import Batch
 from vihier.screen import Screen
 
@@ -85,7 +86,8 @@ class SweptFit:
         scales = {
             scale.name: self.theta[scale.name].exp() for scale in self.structure.scales if scale.plates != ("gene",)
         }
-        return to_sites(self.structure, scales | self._shared_values())
+        factors = {x.name: factor_of(self.theta[x.name]) for x in self.structure.correlations}
+        return to_sites(self.structure, scales | self._shared_values()) | factors
 
     def _shared_values(self) -> Theta:
         return centre(self.structure, locations_of(self.structure, True), self.shared, {}, self.first)
@@ -270,6 +272,8 @@ class SweptFitter:
             at = {freedom: FREEDOM_START, factor: 0.0}.get(scale.name, -1.0)
             shape = [self.sizes[plate] for plate in scale.plates]
             theta[scale.name] = self._normal(*shape, chains, random=random) * 0.3 + at
+        for correlation in self.structure.correlations:
+            theta[correlation.name] = self._normal(correlation.n_pairs, chains, random=random) * 0.3
         for name, value in (init or {}).items():
             if name in theta:
                 theta[name] = torch.where(value[..., None].isfinite(), value[..., None].to(self.like), theta[name])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from vihier.guides.block import Block, Theta, align, plates_of
@@ -49,12 +50,15 @@ def _take(values: Tensor, parent: Plates, child: Plates, block: Block) -> Tensor
 
 
 def to_sites(structure: Structure, values: Theta) -> dict[str, Tensor]:
-    """Bring tables with draws last to what the program's sites hold, draws first."""
+    """Bring tables with draws last to what the program's sites hold, draws first; of a vector, all components."""
     found = {}
     for name, value in values.items():
         site = structure.site(name)
         moved = value.movedim(-1, 0)
         found[name] = to_program_draws(moved, site.plates, site.dims)
+    for correlation in structure.correlations:
+        if correlation.members[0] in found:
+            found[correlation.vector] = torch.stack([found.pop(name) for name in correlation.members], -1)
     return found
 
 

@@ -150,7 +150,7 @@ class DrawPlan:
         variables += variables_of_derived(program, sites, batch)
         effect = EffectParts.of(variables)
         variables += effect.variables if effect is not None else ()
-        return cls(program, sites, tuple(variables), labels_of(screen, sites), effect)
+        return cls(program, sites, tuple(variables), labels_of(screen, sites, program.labels), effect)
 
 
 def genes_at_once(screen: Screen | ScreenStore, n_draws: int) -> int:

@@ -43,6 +43,9 @@ class Site:
         Constraint on its values.
     deterministic
         Whether it is computed from other sites.
+    event_dims
+        Names of the axes at the right that are no plates', where the program gives them: of a latent site, with
+        `infer={"event_dims": (...)}`.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Site:
     local_plate: str | None
     support: Any
     deterministic: bool = False
+    event_dims: tuple[str, ...] = ()
 
     def axis_of(self, plate: str) -> int:
         """Axis of the value, counted from the left, that belongs to a plate."""
@@ -75,6 +79,8 @@ class Site:
         dims: list[str | None] = [None] * len(self.shape)
         for axis, size in enumerate(self.shape):
             dims[axis] = None if size == 1 else f"{self.name}_dim_{axis}"
+        if self.event_dims:
+            dims[len(dims) - self.event_dim :] = self.event_dims
         for plate in self.plates:
             dims[self.axis_of(plate)] = FILE_DIMS.get(plate, plate)
         return tuple(dims)
@@ -170,7 +176,11 @@ def _latent_site(name: str, node: Mapping[str, Any], batch: Batch) -> Site:
         raise VihierError(f"site {name!r}: inside batch.local() but in neither plate 'gene' nor 'sgrna'; move it out")
     if len(local) == 2:
         raise VihierError(f"site {name!r}: in both plates 'gene' and 'sgrna'; an sgRNA has one gene, leave 'gene' out")
-    site = Site(name, plates, shape, event_dim, local[0] if inside else None, support_of(node["fn"]))
+    names = tuple((node["infer"] or {}).get("event_dims", ()))
+    if names and len(names) != event_dim:
+        raise VihierError(f"site {name!r}: event_dims names {len(names)} axes, and it has {event_dim}; name each")
+    support = support_of(node["fn"])
+    site = Site(name, plates, shape, event_dim, local[0] if inside else None, support, event_dims=names)
     if local and not inside:
         whole = batch.n_genes if local[0] == "gene" else batch.n_sgrnas
         if shape[site.axis_of(local[0])] != whole or float(node["scale"]) != 1:

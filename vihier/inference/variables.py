@@ -159,12 +159,15 @@ class EffectParts:
         return {variable.name: both[variable.name] for variable in self.variables}
 
 
-def labels_of(screen: Screen | ScreenStore, sites: Sites) -> dict[str, Any]:
+def labels_of(
+    screen: Screen | ScreenStore, sites: Sites, own: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, Any]:
     """Return the labels of every dim that a program's variables have: those of the screen, and of a user's own plates.
 
-    A plate named `replicate`, or like a categorical covariate, and as long, has its labels; any other is numbered.
+    A plate named `replicate`, or like a categorical covariate, and as long, has its labels; a dim of the program's
+    `own` those; any other is numbered.
     """
-    known = labels_of_dims(screen)
+    known = {**labels_of_dims(screen), **(own or {})}
     labels: dict[str, Any] = {dim: known[dim] for dim in FILE_DIMS.values() if dim in known}
     for site in (*sites.latent, *sites.deterministic):
         for dim, size in zip(site.axis_dims(), site.shape, strict=True):

@@ -6,9 +6,10 @@ Given the scales, a row of a gene is
 
 where d are the gene's coefficients (of its sgRNAs, its own, by lineage, by screen, ...), e[c] its line's, and u those
 that genes share; x, z and w hold a covariate, or 1, wherever the row is in a table, and zero elsewhere. All have
-independent Normal deviations of mean zero. e is eliminated first (it is diagonal), then d by a Cholesky factor of the
-whitened precision, as in `vihier.kernels.elimination`, which is this for tables without covariates, faster. Everything
-is made from sums of products over rows, once. See Bates et al. (2015), Journal of Statistical Software 67(1), eq. 16.
+Normal deviations of mean zero, independent unless `vihier.kernels.correlated` mixes some of d. e is eliminated first
+(it is diagonal), then d by a Cholesky factor of the whitened precision, as in `vihier.kernels.elimination`, which is
+this for tables without covariates, faster. Everything is made from sums of products over rows, once. See Bates et al.
+(2015), Journal of Statistical Software 67(1), eq. 16.
 
 Draws of the scales, N, come last, but for the matrices, [B, N, D, D].
 """
@@ -17,11 +18,14 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from vihier.kernels.correlated import Mixing
 
 MOST_LEVELS = 16
 
@@ -36,10 +40,10 @@ class Rest:
 
 @dataclass(frozen=True)
 class Eliminated:
-    """A block's d given u, e integrated out; d = scale x chol^-T (solution + standard normal).
+    """A block's d given u, e integrated out; d = scale x M chol^-T (solution + standard normal).
 
     chol [B, N, D, D]; scale and solution [B, N, D]; `shrink`, 1 / (1 + tau v z^2), and `pooled`, tau v shrink,
-    [B, C, N].
+    [B, C, N]. M is the product of `mixings`.
     """
 
     chol: Tensor
@@ -48,11 +52,15 @@ class Eliminated:
     shrink: Tensor
     pooled: Tensor
     rest: Rest
+    mixings: Sequence[Mixing] = ()
 
     def draw(self, noise: Tensor) -> Tensor:
         """Draw d, [B, D, N], from standard normals, [B, N, D]."""
         right = (self.solution + noise)[..., None]
-        return (self.scale * torch.linalg.solve_triangular(self.chol.mT, right, upper=True)[..., 0]).mT
+        whitened = torch.linalg.solve_triangular(self.chol.mT, right, upper=True)[..., 0]
+        for mixing in self.mixings:
+            whitened = mixing.times(whitened)
+        return (self.scale * whitened).mT
 
 
 @dataclass(frozen=True)
@@ -235,7 +243,14 @@ class DesignData:
         return total + (of_lines * pulled).sum((0, 1))
 
 
-def eliminate(data: DesignSums, noise: Tensor, scale: Tensor, leaf: Tensor | None, shared: Tensor | None) -> Eliminated:
+def eliminate(
+    data: DesignSums,
+    noise: Tensor,
+    scale: Tensor,
+    leaf: Tensor | None,
+    shared: Tensor | None,
+    mixings: Sequence[Mixing] = (),
+) -> Eliminated:
     """Integrate e out and factor d.
 
     Parameters
@@ -248,6 +263,8 @@ def eliminate(data: DesignSums, noise: Tensor, scale: Tensor, leaf: Tensor | Non
         Prior variance of e, [B or 1, C or 1, N]; None where there is no such table.
     shared : Tensor or None
         u, [P, N]; zero where not given.
+    mixings : sequence of Mixing
+        How columns of d are correlated, of columns of their own each.
     """
     n_draws = len(noise)
     tau = 1.0 / noise
@@ -262,11 +279,13 @@ def eliminate(data: DesignSums, noise: Tensor, scale: Tensor, leaf: Tensor | Non
         rhs = rhs - data.to_dense(pooled * rest.leaf)
     scale = scale.mT
     whitened = (scale[..., :, None] * precision) * (tau[:, None, None] * scale[..., None, :])
+    right = scale * (tau * rhs).mT
+    for mixing in mixings:
+        whitened, right = mixing.around(whitened), mixing.transposed_times(right)
     whitened.diagonal(dim1=-2, dim2=-1).add_(1.0)
     chol = torch.linalg.cholesky(whitened)
-    right = scale * (tau * rhs).mT
     solution = torch.linalg.solve_triangular(chol, right[..., None], upper=False)[..., 0]
-    return Eliminated(chol, scale, solution, shrink, pooled, rest)
+    return Eliminated(chol, scale, solution, shrink, pooled, rest, mixings)
 
 
 def log_evidence(data: DesignData, given: Eliminated, noise: Tensor) -> Tensor:
@@ -305,9 +324,10 @@ def natural_parameters(data: DesignData, given: Eliminated, noise: Tensor) -> tu
         tau, pooled = 1.0 / noise[draw], given.pooled[..., draw]
         weighted = spread * pooled[..., None]
         cross = tau * (data.shared_cross - data.leaf_cross.mT @ weighted)
-        half = torch.linalg.solve_triangular(
-            given.chol[:, draw], given.scale[:, draw, :, None] * cross, upper=False
-        ).flatten(0, 1)
+        scaled = given.scale[:, draw, :, None] * cross
+        for mixing in given.mixings:
+            scaled = mixing.of_draws(draw).transposed_times(scaled.mT).mT
+        half = torch.linalg.solve_triangular(given.chol[:, draw], scaled, upper=False).flatten(0, 1)
         own = gram - weighted.flatten(0, 1).T @ spread.flatten(0, 1)
         precision.append(tau * own - half.T @ half)
         pulled = total - torch.einsum("bcp,bc->p", weighted, data.leaf_total)

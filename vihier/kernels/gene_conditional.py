@@ -12,11 +12,14 @@ of the scales, N, come last, but for the matrices.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from vihier.kernels.correlated import Mixing
 
 # Half-width in log precision of the integral over a Student-t row's weight, and its number of nodes.
 LOG_WEIGHT_RANGE = (-14.0, 4.0)
@@ -204,7 +207,9 @@ class RowDesign:
     leaf: Tensor | None
     line: Tensor
 
-    def conditional(self, sd: Tensor, leaf: Tensor | None, weight: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def conditional(
+        self, sd: Tensor, leaf: Tensor | None, weight: Tensor, y: Tensor, mixings: Sequence[Mixing] = ()
+    ) -> tuple[Tensor, Tensor]:
         """Mean and variance, [n, N], of each row's mean given all rows of the gene.
 
         Parameters
@@ -215,15 +220,20 @@ class RowDesign:
             Prior variance of e in each line, [C, N].
         weight, y : Tensor
             Precision of each row's noise, and the row less what genes share, [n, N].
+        mixings : sequence of Mixing
+            How columns of d are correlated a priori; see `vihier.kernels.correlated`.
         """
         parts = []
         for start in range(0, weight.shape[1], DRAWS_AT_ONCE):
             at = slice(start, start + DRAWS_AT_ONCE)
-            parts.append(self._conditional(sd[:, at], None if leaf is None else leaf[:, at], weight[:, at], y[:, at]))
+            of_leaf, own = None if leaf is None else leaf[:, at], [mixing.of_draws(at) for mixing in mixings]
+            parts.append(self._conditional(sd[:, at], of_leaf, weight[:, at], y[:, at], own))
         means, variances = zip(*parts, strict=True)
         return torch.cat(means, 1), torch.cat(variances, 1)
 
-    def _conditional(self, sd: Tensor, leaf: Tensor | None, weight: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _conditional(
+        self, sd: Tensor, leaf: Tensor | None, weight: Tensor, y: Tensor, mixings: Sequence[Mixing]
+    ) -> tuple[Tensor, Tensor]:
         x, by_draw = self.dense, weight.T
         precision = (x.T * by_draw[:, None]) @ x
         rhs = (by_draw * y.T) @ x
@@ -241,9 +251,12 @@ class RowDesign:
             direction = direction - own[..., None] * of_line[:, self.line]
             mean, variance = own * pulled[:, self.line], own * self.leaf
         scale = sd.T
-        whitened = scale[:, :, None] * precision * scale[:, None] + torch.eye(x.shape[1], dtype=x.dtype)
-        chol = torch.linalg.cholesky(whitened)
-        d = scale * torch.cholesky_solve((scale * rhs)[..., None], chol)[..., 0]
-        half = torch.linalg.solve_triangular(chol, (direction * scale[:, None]).mT, upper=False)
-        mean = mean + (direction @ d[..., None])[..., 0]
+        whitened = scale[:, :, None] * precision * scale[:, None]
+        rhs, direction = scale * rhs, direction * scale[:, None]
+        for mixing in mixings:
+            whitened, rhs, direction = mixing.around(whitened), mixing.transposed_times(rhs), mixing.right(direction)
+        chol = torch.linalg.cholesky(whitened + torch.eye(x.shape[1], dtype=x.dtype))
+        d = torch.cholesky_solve(rhs[..., None], chol)
+        half = torch.linalg.solve_triangular(chol, direction.mT, upper=False)
+        mean = mean + (direction @ d)[..., 0]
         return mean.T, (variance + half.square().sum(1)).T

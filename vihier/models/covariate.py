@@ -9,10 +9,11 @@ the screen has its column, unless it is switched off. Columns are centred, so th
 value is missing it is the reference, with a shift `delta` of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pyro
 import pyro.distributions as dist
+from torch import Tensor
 
 from vihier.models.additive import derived as derived
 from vihier.models.batch import Batch
@@ -23,7 +24,21 @@ COVARIATES = {"copy_number": "centre | clip(-3, 3)", "rna_expr": "zscore(0.1) | 
 _GENE_LINEAGE = {"rna_expr": "phi", "is_mutated": "psi"}
 
 
-def model(batch: Batch, likelihood: Likelihood = NORMAL, terms: Sequence[str] = tuple(COVARIATES)) -> None:
+Sampler = Callable[[Mapping[str, tuple[Tensor, Tensor]]], dict[str, Tensor]]
+"""Samples the coefficients of genes, in their plate, from the mean and the sd of each."""
+
+
+def independent(n: int) -> Sampler:
+    """Give genes n coefficients that know nothing of each other."""
+    return lambda priors: {name: pyro.sample(name, dist.Normal(*prior)) for name, prior in priors.items()}
+
+
+def model(
+    batch: Batch,
+    likelihood: Likelihood = NORMAL,
+    terms: Sequence[str] = tuple(COVARIATES),
+    coefficients: Callable[[int], Sampler] = independent,
+) -> None:
     """Pyro program: `lfc ~ N(additive + slopes x covariates, sigma)`."""
     lines, of_line = pyro.plate("line", batch.n_lines, dim=-1), batch.lineage_of_line
     lineages = pyro.plate("lineage", batch.n_lineages, dim=-1)
@@ -41,6 +56,7 @@ def model(batch: Batch, likelihood: Likelihood = NORMAL, terms: Sequence[str] = 
     tops = {site: pyro.sample(f"mu_mu_{site}", dist.Normal(0.0, 1.0)) for site in slopes.values()}
     spreads = {site: pyro.sample(f"sigma_mu_{site}", dist.HalfNormal(0.5)) for site in slopes.values()}
     within = {site: pyro.sample(f"sigma_{site}", dist.HalfNormal(0.5)) for site in slopes.values()}
+    of_genes = coefficients(1 + len(terms))
     missing = [name for name in terms if f"{name}_missing" in batch.covariates]
     delta = {name: pyro.sample(f"delta_{name}", dist.Normal(0.0, 1.0)) for name in missing}
 
@@ -56,25 +72,26 @@ def model(batch: Batch, likelihood: Likelihood = NORMAL, terms: Sequence[str] = 
         with lines:
             kappa_line = pyro.sample("kappa_line", dist.Normal(0.0, sigma_kappa_line))
 
+    priors = {"mu_alpha": (mu_mu_alpha, sigma_mu_alpha)}
+    priors |= {"kappa": (mu_kappa, sigma_kappa)} if "copy_number" in terms else {}
+    priors |= {f"mu_{site}": (tops[site], spreads[site]) for site in slopes.values()}
     with batch.local():
         genes, of_sgrna = pyro.plate("gene", len(batch.gene_idx), dim=-2), batch.gene_of_sgrna
         of_pair, of_row = {}, {}
         with genes:
-            mu_alpha = pyro.sample("mu_alpha", dist.Normal(mu_mu_alpha, sigma_mu_alpha))
+            own = of_genes(priors)
             sigma_alpha = pyro.sample("sigma_alpha", dist.HalfNormal(sigma_sigma_alpha))
             sigma_gamma = pyro.sample("sigma_gamma", dist.HalfNormal(sigma_sigma_gamma))
             scales = likelihood.sample_of_genes(scales)
             if "copy_number" in terms:
-                kappa = pyro.sample("kappa", dist.Normal(mu_kappa, sigma_kappa))
-                of_pair["copy_number"] = kappa + kappa_line
-                of_row["copy_number"] = kappa[batch.gene, 0] + kappa_line[batch.line]
-            mu_slope = {x: pyro.sample(f"mu_{x}", dist.Normal(tops[x], spreads[x])) for x in slopes.values()}
+                of_pair["copy_number"] = own["kappa"] + kappa_line
+                of_row["copy_number"] = own["kappa"][batch.gene, 0] + kappa_line[batch.line]
         with genes, lineages:
             for name, site in slopes.items():
-                slope = pyro.sample(site, dist.Normal(mu_slope[site], within[site]))
+                slope = pyro.sample(site, dist.Normal(own[f"mu_{site}"], within[site]))
                 of_pair[name], of_row[name] = slope[:, of_line], slope[batch.gene, of_line[batch.line]]
         with pyro.plate("sgrna", len(batch.sgrna_idx), dim=-1):
-            alpha = pyro.sample("alpha", dist.Normal(mu_alpha[of_sgrna, 0], sigma_alpha[of_sgrna, 0]))
+            alpha = pyro.sample("alpha", dist.Normal(own["mu_alpha"][of_sgrna, 0], sigma_alpha[of_sgrna, 0]))
         with genes, lines:
             gamma = pyro.sample("gamma", dist.Normal(mu_gamma, sigma_gamma))
             effect = pyro.deterministic("effect", batch.mean_over_sgrnas(alpha) + beta + gamma)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,6 +38,8 @@ class Program:
         How the rows of one of vihier's models scatter; a user's program says so itself.
     covariates : mapping
         Columns that are prepared before the program sees them: name -> preparation; see `vihier.screen.prepared`.
+    labels : mapping
+        Labels of dims that are the program's own.
     known : bool
         Whether it comes with vihier, whose tests hold it to what guides read off it for every gene.
     """
@@ -49,6 +51,7 @@ class Program:
     not_identified: Mapping[str, str] = field(default_factory=dict)
     likelihood: Likelihood = NORMAL
     covariates: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     known: bool = False
 
 
@@ -109,5 +112,6 @@ def load_program(
         not_identified=getattr(module, "NOT_IDENTIFIED", {}),
         likelihood=chosen,
         covariates=dict(terms),
+        labels=module.labels(tuple(terms)) if hasattr(module, "labels") else {},
         known=True,
     )

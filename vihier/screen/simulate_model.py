@@ -33,6 +33,13 @@ _ADDITIVE = {
     "sigma_sigma_beta": "HalfNormal(0.3)",
     "sigma_sigma_gamma": "HalfNormal(0.3)",
 }
+_COVARIATE = {
+    **_ADDITIVE,
+    "mu_gamma": "Normal(0, 0.3)",
+    "mu_kappa": "Normal(0, 0.3)",
+    "mu_mu_phi": "Normal(0, 0.3)",
+    "mu_mu_psi": "Normal(0, 0.3)",
+}
 SIMULATION_PRIORS: Mapping[str, Mapping[str, str]] = {
     "additive": {**_ADDITIVE, "mu_gamma": "Normal(0, 0.3)"},
     "crossed": {
@@ -43,13 +50,8 @@ SIMULATION_PRIORS: Mapping[str, Mapping[str, str]] = {
         "sigma_mu_theta": "HalfNormal(0.2)",
         "sigma_sigma_theta": "HalfNormal(0.3)",
     },
-    "covariate": {
-        **_ADDITIVE,
-        "mu_gamma": "Normal(0, 0.3)",
-        "mu_kappa": "Normal(0, 0.3)",
-        "mu_mu_phi": "Normal(0, 0.3)",
-        "mu_mu_psi": "Normal(0, 0.3)",
-    },
+    "covariate": _COVARIATE,
+    "covariate_correlated": _COVARIATE,
     "multi_screen": {
         **_ADDITIVE,
         "mu_gamma": "Normal(0, 0.3)",
