@@ -117,7 +117,8 @@ def test_a_model_is_described_and_its_graph_written(tmp_path: Path, capsys: pyte
     out = tmp_path / "additive.dot"
     assert main(["models", "additive", "--graph", str(out)]) == 0
     assert out.read_text().startswith("digraph")
-    for name, edge in (("covariate", "mu_kappa -> kappa"), ("covariate_correlated", "correlation_chol -> coefficients")):
+    edges = {"covariate": "mu_kappa -> kappa", "covariate_correlated": "correlation_chol -> coefficients"}
+    for name, edge in (edges | {"multi_screen": "sigma_rho -> rho"}).items():
         assert main(["models", name, "--graph", str(out)]) == 0
         assert edge in out.read_text()
 

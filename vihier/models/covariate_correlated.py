@@ -20,6 +20,7 @@ from vihier.models.batch import Batch
 from vihier.models.covariate import COVARIATES as COVARIATES
 from vihier.models.covariate import derived as derived
 from vihier.models.likelihood import NORMAL, Likelihood
+from vihier.models.lkj import LKJCholesky
 
 DIMS = ("coefficient", "coefficient_other")
 
@@ -37,7 +38,7 @@ def _named(*dims: str) -> Any:
 
 def correlated(n: int) -> covariate.Sampler:
     """Give genes n coefficients that are correlated."""
-    chol = pyro.sample("correlation_chol", dist.LKJCholesky(n, 2.0), infer=_named(*DIMS))
+    chol = pyro.sample("correlation_chol", LKJCholesky(n, 2.0), infer=_named(*DIMS))
     with pyro.plate(DIMS[0], n, dim=-2), pyro.plate(DIMS[1], n, dim=-1):
         pyro.deterministic("correlation", chol @ chol.mT)
 
