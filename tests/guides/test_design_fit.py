@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from design_programs import covariate_screen, libraries, slopes
+from design_programs import covariate_screen, libraries, slopes, vectors
 
 import vihier
 import vihier.guides.structured_fit
@@ -28,7 +28,7 @@ REFERENCE = Path(__file__).resolve().parents[1] / "reference"
 SCREEN = covariate_screen(sgrnas=(4, 5, 3, 4, 3, 4), n_lines=6)
 
 
-@pytest.mark.parametrize("model", [slopes, libraries])
+@pytest.mark.parametrize("model", [slopes, libraries, vectors])
 def test_rows_left_out_in_closed_form_agree_with_whole_draws(model: Callable[[Batch], None]) -> None:
     with vihier.fit(SCREEN, model, draws=1000, quiet=True) as post:
         assert post.converged

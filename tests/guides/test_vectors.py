@@ -101,19 +101,30 @@ def test_refused_by_the_name_of_the_site_in_one_line(what: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_components_that_rows_move_with_alike_are_refused() -> None:
-    def alike(batch: Batch) -> None:
+@pytest.mark.parametrize(
+    ("alike", "said"),
+    [
+        (True, "site 'own[0]': rows move with it as with 'own[1]', and it is part of a vector"),
+        (False, "site 'first': it is the sd of 'own[0]', part of a vector, and differs between genes"),
+    ],
+)
+def test_components_of_one_design_and_sds_of_genes_are_refused(alike: bool, said: str) -> None:
+    def model(batch: Batch) -> None:
         sigma = pyro.sample("sigma", dist.HalfNormal(1.0))
         chol = pyro.sample("chol", dist.LKJCholesky(2, 1.0))
         with batch.local():
             with pyro.plate("gene", len(batch.gene_idx), dim=-2):
-                own = pyro.sample("own", dist.MultivariateNormal(torch.zeros(2), scale_tril=chol))
+                first = torch.ones(()) if alike else pyro.sample("first", dist.HalfNormal(1.0))
+                sds = torch.stack([first, torch.ones_like(first)], -1)
+                own = pyro.sample("own", dist.MultivariateNormal(torch.zeros(2), scale_tril=sds[..., None] * chol))
             with pyro.plate("row", len(batch.gene), dim=-1):
-                value = own[batch.gene, 0].sum(-1) * batch.covariates["copy_number"]
+                copies = batch.covariates["copy_number"]
+                value = own[batch.gene, 0, 0] * copies + own[batch.gene, 0, 1] * (copies if alike else 1.0)
                 pyro.sample("lfc", dist.Normal(value, sigma), obs=batch.lfc)
 
-    with pytest.raises(VihierError, match=re.escape("site 'own[0]': rows move with it as with 'own[1]'")):
-        read_structure(alike, PROBE)
+    with pytest.raises(VihierError, match=f"^{re.escape(said)};") as caught:
+        read_structure(model, PROBE)
+    assert "\n" not in str(caught.value)
 
 
 def test_sds_are_asked_for_by_the_density_of_the_whole_vector() -> None:

@@ -23,7 +23,11 @@ from vihier.inference.request import FitRequest
 from vihier.models.likelihood import Likelihood
 from vihier.screen import read_screen
 
-SCREENED = ("covariate", "multi_screen")  # whose rows' means have more than tables of sgRNAs, genes and lines
+SCREENED = (
+    "covariate",
+    "covariate_correlated",
+    "multi_screen",
+)  # whose rows' means have more than tables of sgRNAs, genes and lines
 NOISE, EFFECTS = 0.3, {"DEAD": -3.0, "SICK": -1.0, "NONE": 0.0, "FAST": 0.7}
 
 
@@ -55,10 +59,10 @@ def post() -> vihier.Posterior:
     return fitted(counts_of(EFFECTS), draws=400)
 
 
-@pytest.mark.parametrize("model", ["additive", "gene_lineage", "crossed", "covariate", "multi_screen"])
+@pytest.mark.parametrize("model", ["additive", "gene_lineage", "crossed", *SCREENED])
 def test_effects_are_log2_relative_to_what_is_expected(model: str) -> None:
     frame = counts_of(EFFECTS)
-    if model == "covariate":
+    if model.startswith("covariate"):
         frame["copy_number"] = frame.groupby(["hugo_symbol", "depmap_id"]).ngroup() % 5 / 4
     if model == "multi_screen":
         frame["screen"] = np.where(frame["sgrna"].str.endswith(("0", "1")), "broad", "sanger")
