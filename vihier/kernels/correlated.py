@@ -39,7 +39,9 @@ class Mixing:
 
     def around(self, matrices: Tensor) -> Tensor:
         """M' W M of symmetric matrices [..., D, D]."""
-        return self.right(self.right(matrices).mT)
+        found = self.right(matrices)
+        found[..., self.columns, :] = self.chol.mT @ found[..., self.columns, :]
+        return found
 
     def of_draws(self, at: slice | int) -> Mixing:
         """Return that of some draws."""
