@@ -20,7 +20,7 @@ PAGES = sorted(DOCS.glob("*.md"))
 # Run here, in a folder with a small screen and its fit, and how much there is to run.
 SIMPLE = {
     "quickstart.md": Shown(n_commands=8, n_programs=2),
-    "program.md": Shown(n_commands=0, n_programs=1),
+    "program.md": Shown(n_commands=0, n_programs=2),
     "file.md": Shown(n_commands=0, n_programs=1),
     "trust.md": Shown(n_commands=2, n_programs=3),
     "genome.md": Shown(n_commands=6, n_programs=0),
