@@ -258,6 +258,34 @@ def test_rows_of_one_weight_say_what_rows_that_count_equally_say(name: str) -> N
         torch.testing.assert_close(theirs, mine.expand_as(theirs), atol=1e-4, rtol=1e-5)
 
 
+def test_blocks_are_in_double_from_when_single_would_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep in single precision, of rows that move by line alone, and one that finds it too coarse at once."""
+    model = load_program("covariate", likelihood=Likelihood("student_t", "global"), covariates={"copy_number": "asis"})
+    structure = read_structure(model.model, PROBE)
+    layout = SharedLayout.of(structure, whole(SCREEN))
+    double = design_block(structure, whole(SCREEN), layout)
+    assert double.cells is not None and double.cells.by_line
+    theta = random_log_scales(model.model, whole(SCREEN), 4)
+    swept = {}
+    for limit in (vihier.guides.gene_chains.SINGLE_ERROR, 0.0):
+        monkeypatch.setattr(vihier.guides.gene_chains, "SINGLE_ERROR", limit)
+        for design in (double, double.to(torch.float32)):
+            sweeper = DesignSweeper(structure, [design], layout, lambda *keys: generator(CPU, 1, *keys))
+            chains = sweeper.chains[0]
+            chains.weigh_rows(sweeper._of_parts(theta)[0])
+            shared = torch.zeros(layout.size, 4, dtype=F64)
+            given = chains.eliminate(sweeper._of_parts(theta)[0], shared)
+            swept[limit, design is double] = given, chains.data.count.dtype
+            for _ in range(2):
+                theta_after = sweeper.sweep(theta)
+            assert all(bool(value.isfinite().all()) for value in theta_after.values())
+    (exact, _), (single, single_dtype), (same, same_dtype) = swept[0.03, True], swept[0.03, False], swept[0.0, False]
+    assert (single.chol.dtype, single_dtype) == (torch.float32, torch.float32)
+    assert (same.chol.dtype, same_dtype) == (F64, F64)
+    torch.testing.assert_close(single.chol.double(), exact.chol, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(same.chol, exact.chol, atol=1e-5, rtol=1e-5)  # rows are in single as they are
+
+
 def few_scales(batch: Batch) -> None:
     """A scale of each kind of move: the rows', of genes' slopes, of lines' slopes, of batches."""
     sigma = pyro.sample("sigma", dist.HalfNormal(1.0))

@@ -164,8 +164,6 @@ def test_terms_are_switched_off_and_refused_in_one_line(tmp_path: Path, capsys: 
             ["fit", str(bare), "--out", str(out), "--force", "--model", "multi_screen"],
             "column 'screen': the model needs",
         ),
-        (["plan", str(path), "--model", "covariate"], "plan knows the time of models without covariates"),
-        (["plan", str(path), "--model", "multi_screen"], "plan knows the time of models without covariates"),
         (["simulate", str(tmp_path / "s.csv"), "--model", "covariate"], "which a simulated screen lacks"),
     ):
         assert main(arguments) == 2

@@ -23,6 +23,8 @@ from vihier.models.batch import Batch
 LEAF: Plates = ("gene", "line")
 OF_LINES: tuple[Plates, ...] = (("line",), ("line_screen",), ("replicate",))
 """Shared tables each element of which is in one line."""
+BY_LINE: tuple[Plates, ...] = ((), ("lineage",), ("line",))
+"""Shared tables of which all rows of a line are in the same element."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,12 @@ class DesignBlock:
     size: int
     data: DesignData
     cells: CellDesign | None = None
+
+    def to(self, dtype: torch.dtype) -> DesignBlock:
+        """Return the same with its sums in another precision."""
+        block = replace(self.block, data=self.block.data.to(dtype))
+        cells = None if self.cells is None else self.cells.to(dtype)
+        return replace(self, block=block, data=self.data.to(dtype), cells=cells)
 
     def scale(self, structure: Structure, theta: Theta) -> Tensor:
         """Prior sds of d, [B, D, N]."""
@@ -319,6 +327,7 @@ class _DesignRows:
             size=size,
             n_shared=shared.size,
             n_kinds=n_kinds,
+            by_line=all(table.plates in BY_LINE for table in shared.tables),
         )
 
     @staticmethod
@@ -330,7 +339,7 @@ class _DesignRows:
         kept: list[int] = []
         lines = torch.arange(n_lines, device=line.device)
         for i, table in enumerate(shared.tables):
-            by_line = table.plates in ((), ("lineage",), ("line",))
+            by_line = table.plates in BY_LINE
             lead = leads.setdefault(table.design, i) if by_line else i
             if lead == i:
                 kept.append(i)

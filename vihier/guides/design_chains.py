@@ -11,10 +11,11 @@ from torch import Tensor
 from vihier.guides.block import Theta, deviation_sd, noise_variance
 from vihier.guides.design_block import DesignBlock, SharedLayout, Table
 from vihier.guides.deviations import normal_like
-from vihier.guides.gene_chains import GeneChains, sum_to
+from vihier.guides.gene_chains import GeneChains, single_does, sum_to
 from vihier.guides.mixed_model import Correlation, Location, Scale, Structure, members_of
 from vihier.kernels.correlated import inverse_factor
 from vihier.kernels.design import DesignSums, Eliminated, Said, draw_leaf, eliminate
+from vihier.kernels.weighted_design import WeightedDesign
 
 ALL = slice(None)
 
@@ -112,11 +113,26 @@ class DesignChains(GeneChains):
         return self.dense.new_zeros(1, 1, 1)
 
     def eliminate(self, theta: Theta, shared: Tensor | None) -> Eliminated:
-        """Integrate e out and factor d given the scales and u, [P, N]."""
+        """Integrate e out and factor d given the scales and u, [P, N]; see `GeneChains._eliminate` on precision."""
+        if self.data.count.dtype == torch.float32:
+            try:
+                given = self._eliminate_design(theta, shared)
+            except torch.linalg.LinAlgError:
+                given = None
+            if given is not None and single_does(given.chol):
+                return given
+            self.design = self.design.to(torch.float64)
+            self.block = self.design.block
+            self._take_data(self.block.data)
+            assert isinstance(self.stats, WeightedDesign)
+            self.stats = self.stats.double()
+        return self._eliminate_design({name: value.double() for name, value in theta.items()}, shared)
+
+    def _eliminate_design(self, theta: Theta, shared: Tensor | None) -> Eliminated:
         noise = noise_variance(self.structure, theta, self.block)
         scale, leaf = self.design.scale(self.structure, theta), self.design.leaf_variance(self.structure, theta)
         mixings = self.design.mixings(self.structure, theta)
-        return eliminate(self.stats, noise, scale, leaf, shared, mixings)
+        return eliminate(self.stats, noise, scale, leaf, None if shared is None else shared.to(noise), mixings)
 
     def draw_coefficients(self, theta: Theta, shared: Tensor | None) -> Said:
         """Draw d given u, [P, N], with e integrated out; return what it says of u."""
@@ -140,7 +156,7 @@ class DesignChains(GeneChains):
                 parts = tuple(part.sum(0, keepdim=True) for part in parts)  # type: ignore[assignment]
             precisions.append(parts[0])
             pulls.append(parts[1])
-        return replace(said, level_precision=tuple(precisions), level_pull=tuple(pulls))
+        return replace(said, level_precision=tuple(precisions), level_pull=tuple(pulls)).double()
 
     def _member_columns(self, correlation: Correlation) -> list[int]:
         """Which column of d each component of a vector is."""
@@ -154,10 +170,13 @@ class DesignChains(GeneChains):
         given, data = self._given, self.stats
         del self._given
         for shift, by in zip(self.shifts, shifts, strict=True):
-            if isinstance(shift, VectorShift):
-                self.dense[:, self._member_columns(shift.correlation)] += by
-            else:
-                self.dense[:, self._table(shift.local).columns] += by
+            at = (
+                self._member_columns(shift.correlation)
+                if isinstance(shift, VectorShift)
+                else self._table(shift.local).columns
+            )
+            self.dense[:, at] += by.to(self.dense)
+        shared = None if shared is None else shared.to(self.dense)
         self.shared_totals = shared
         rest = data.rest(shared, self.dense.shape[-1])
         left = rest.leaf - data.to_leaf(self.dense, ALL)
@@ -215,11 +234,11 @@ class DesignChains(GeneChains):
             self.dense_left = self.dense_left - data.gram_times(change, at)
 
     def standardised(self, theta: Theta, correlation: Correlation) -> Tensor:
-        """Return the deviations of a vector's components in units of their sds, [B, K, N]."""
+        """Return the deviations of a vector's components in units of their sds, [B, K, N], in float64."""
         parts = []
         for location in members_of(self.structure, correlation):
             parts.append(self.deviations[location.name] / deviation_sd(self.structure, location, theta, self.block))
-        return torch.stack(parts, 1)
+        return torch.stack(parts, 1).double()
 
     def scatter(self, theta: Theta, correlation: Correlation) -> Tensor:
         """Sum of products of the standardised components of a vector over genes, [N, K, K]."""
@@ -231,11 +250,11 @@ class DesignChains(GeneChains):
 
         With t the change of L, it is <pull, t> - <t, weight t> / 2: pull [N, K, K] and weight [N, K, K, K, K].
         """
-        noise = noise_variance(self.structure, theta, self.block)
+        noise = noise_variance(self.structure, theta, self.block).double()
         members, at = members_of(self.structure, correlation), self._member_columns(correlation)
         n_draws = len(noise)
         sds = [x.reach * deviation_sd(self.structure, x, theta, self.block) for x in members]
-        scale = torch.stack([sd.expand(1, n_draws) for sd in sds], 1)
+        scale = torch.stack([sd.expand(1, n_draws) for sd in sds], 1).double()
         whitened = torch.einsum("njk,bkn->bjn", inverse_factor(chol), self.standardised(theta, correlation))
         pull = torch.einsum("bjn,bkn->njk", scale * self.dense_left[:, at] / noise, whitened)
         gram = self.stats.gram(n_draws)[..., at, :][..., at].permute(0, 2, 3, 1)
@@ -253,7 +272,7 @@ class DesignChains(GeneChains):
         standard = self.standardised(theta, correlation)
         change = torch.einsum("njk,bkn->bjn", after @ inverse_factor(before), standard) - standard
         for i, location in enumerate(members_of(self.structure, correlation)):
-            moved = deviation_sd(self.structure, location, theta, self.block) * change[:, i]
+            moved = deviation_sd(self.structure, location, theta, self.block) * change[:, i].to(self.dense)
             self.deviations[location.name] = self.deviations[location.name] + moved
             self._squares.pop(location.name, None)
             self._take_change(location, location.reach * moved)

@@ -76,6 +76,8 @@ def design_fitter(
         design_block(structure, genes_batch(screen, genes.cpu().numpy(), device, torch.float64), layout)
         for genes in groups
     ]
+    if all(design.cells is not None and design.cells.by_line for design in designs):
+        designs = [design.to(torch.float32) for design in designs]
 
     def make_sweeper(random: Callable[..., torch.Generator]) -> DesignSweeper:
         return DesignSweeper(structure, designs, layout, random)

@@ -56,11 +56,14 @@ class _Drawn:
     left: Tensor
 
 
-def single_does(eliminated: Eliminated) -> bool:
-    """Whether single precision resolves the directions that only the prior knows beside those that rows know best."""
-    if eliminated.chol is None:
+def single_does(chol: Tensor | None) -> bool:
+    """Whether single precision resolves the directions that only the prior knows beside those that rows know best.
+
+    `chol` is the factor of the whitened precision of genes' locations; None where it is diagonal.
+    """
+    if chol is None:
         return True
-    largest = eliminated.chol.diagonal(dim1=-2, dim2=-1).max()
+    largest = chol.diagonal(dim1=-2, dim2=-1).max()
     return bool(largest.square() * torch.finfo(torch.float32).eps < SINGLE_ERROR)
 
 
@@ -269,7 +272,7 @@ class GeneChains:
                 eliminated = eliminate(self.data, spread, column, with_evidence=False)
             except torch.linalg.LinAlgError:
                 eliminated = None
-            if eliminated is not None and single_does(eliminated):
+            if eliminated is not None and single_does(eliminated.chol):
                 return spread, eliminated
             self.block = replace(self.block, data=self.block.data.double())
             self._take_data(self.data.double())

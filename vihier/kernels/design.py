@@ -76,6 +76,11 @@ class Said:
     level_precision: tuple[Tensor, ...] = ()
     level_pull: tuple[Tensor, ...] = ()
 
+    def double(self) -> Said:
+        """Return the same in float64."""
+        levels = (tuple(x.double() for x in level) for level in (self.level_precision, self.level_pull))
+        return Said(self.precision.double(), self.rhs.double(), *levels)
+
     def __add__(self, other: Said) -> Said:
         return Said(
             self.precision + other.precision,
@@ -152,6 +157,10 @@ class DesignData:
     leaf_shared: Tensor
     shared_gram: Tensor
     shared_total: Tensor
+
+    def to(self, dtype: torch.dtype) -> DesignData:
+        """Return the same in another precision."""
+        return DesignData(**{name: x.to(dtype) if x.is_floating_point() else x for name, x in vars(self).items()})
 
     @property
     def leaf_weight(self) -> Tensor:

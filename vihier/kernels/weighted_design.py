@@ -1,13 +1,14 @@
 """Rows of any design, each of a precision of its own in each draw; sums as those of `vihier.kernels.design`.
 
 Rows of one gene whose designs are all the same are summed first, into cells, and cells that differ by their sgRNA alone
-into units: most of what follows is of units. Sums are in double precision: tables that add up to each other (batches to
-their screen) leave directions of which rows say exactly nothing.
+into units: most of what follows is of units. Sums are in the precision that `CellDesign` has. Tables that add up to
+each other (batches to their screen) leave directions of which rows say exactly nothing, and double precision alone says
+so.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -23,6 +24,10 @@ class Entry(NamedTuple):
 
     column: Tensor
     value: Tensor
+
+    def to(self, dtype: torch.dtype) -> Entry:
+        """Return the same in another precision."""
+        return Entry(self.column, self.value.to(dtype))
 
 
 class LocalEntry(NamedTuple):
@@ -63,6 +68,8 @@ class CellDesign:
         Kind of each of a line's columns, int64, [C, s]; r where there are fewer.
     n_genes, size, n_shared, n_kinds : int
         B, D, P and r.
+    by_line : bool
+        Whether all rows of a line are in the same elements of u.
     """
 
     unit: Tensor
@@ -78,6 +85,16 @@ class CellDesign:
     size: int
     n_shared: int
     n_kinds: int
+    by_line: bool
+
+    def to(self, dtype: torch.dtype) -> CellDesign:
+        """Return the same with sums in another precision."""
+        return replace(
+            self,
+            local=tuple(LocalEntry(of_cells, entry.to(dtype)) for of_cells, entry in self.local),
+            leaf=self.leaf.to(dtype),
+            kinds=tuple(entry.to(dtype) for entry in self.kinds),
+        )
 
     @property
     def n_lines(self) -> int:
@@ -205,6 +222,10 @@ class WeightedDesign:
         self.products = (lower + lower.tril(-1).mT).contiguous()
         self.leaf_cross = cross.unflatten(0, (n_genes, n_lines, size))
         self._leaf_weight = cells.to_leaf(cells.leaf[:, None] * units)
+
+    def double(self) -> WeightedDesign:
+        """Sum the same rows in double precision."""
+        return WeightedDesign(self.cells.to(torch.float64), self.precision.double(), self.weighted.double())
 
     @property
     def leaf_weight(self) -> Tensor:
