@@ -106,6 +106,24 @@ class CellDesign:
         """Which pair of a gene and a line each unit is in, [q]."""
         return self.gene * self.n_lines + self.line
 
+    @cached_property
+    def of_pairs(self) -> bool:
+        """Whether each pair of a gene and a line is one unit, whose z is 1: its rows differ by their sgRNA alone.
+
+        Sums over pairs, z x and z y, are then all that is asked of rows.
+        """
+        return len(self.pair.unique()) == len(self.pair) and bool((self.leaf == 1).all())
+
+    @cached_property
+    def of_genes(self) -> tuple[tuple[int, Tensor], ...]:
+        """Where units are pairs, the columns that are a gene's own: which of d, and the pairs' designs, [B, C]."""
+        found = []
+        for of_cells, (column, value) in self.local if self.of_pairs else ():
+            if not of_cells and len(column) and bool((column == column[0]).all()):
+                design = value.new_zeros(self.n_genes * self.n_lines).index_copy_(0, self.pair, value)
+                found.append((int(column[0]), design.unflatten(0, (self.n_genes, self.n_lines))))
+        return tuple(found)
+
     def _of(self, of_cells: bool, units: Tensor) -> Tensor:
         return units[self.unit] if of_cells else units
 
@@ -131,10 +149,20 @@ class CellDesign:
 
     @cached_property
     def to_gram(self) -> tuple[_Sum, ...]:
-        """Sums of x x', to the lower triangle of B x D x D: a table's columns come after those of the ones before."""
+        """Sums of x x', to the lower triangle of B x D x D, but for `of_genes`.
+
+        A table's columns come after those of the ones before.
+        """
         sums = []
+        known = {column for column, _ in self.of_genes}
+
+        def is_known(entry: Entry) -> bool:
+            return bool(known) and int(entry.column[0]) in known
+
         for i, (of_cells, entry) in enumerate(self.local):
             for other_of_cells, other in self.local[: i + 1]:
+                if is_known(entry) or is_known(other):
+                    continue
                 both = of_cells or other_of_cells
                 gene = self._of(both, self.gene)
                 mine, its = (
@@ -218,9 +246,12 @@ class WeightedDesign:
         n_genes, size, n_lines = cells.n_genes, cells.size, cells.n_lines
         products = cells.add_up(cells.to_gram, precision, units, n_genes * size * size)
         cross = cells.add_up(cells.to_cross, precision, units, n_genes * n_lines * size)
+        self.leaf_cross = cross.unflatten(0, (n_genes, n_lines, size))
         lower = products.unflatten(0, (n_genes, size, size)).permute(0, 3, 1, 2)
         self.products = (lower + lower.tril(-1).mT).contiguous()
-        self.leaf_cross = cross.unflatten(0, (n_genes, n_lines, size))
+        for column, design in cells.of_genes:
+            with_column = (self.leaf_cross * design[:, :, None, None]).sum(1).mT
+            self.products[..., column] = self.products[..., column, :] = with_column
         self._leaf_weight = cells.to_leaf(cells.leaf[:, None] * units)
 
     def double(self) -> WeightedDesign:
@@ -265,10 +296,20 @@ class WeightedDesign:
         cells, left, (precision, of_units) = self.cells, self.weighted, self.of_units
         if shared is not None:
             fitted = cells.of_shared(shared)
+            if cells.of_pairs:
+                table = fitted.new_zeros(cells.n_genes * cells.n_lines, n_draws).index_copy_(0, cells.pair, fitted)
+                of_pairs = table.unflatten(0, (cells.n_genes, cells.n_lines))
+                whole = self.whole
+                return Rest(whole.dense - self.to_dense(of_pairs), whole.leaf - self._leaf_weight * of_pairs)
             of_units = of_units - precision * fitted
             left = torch.addcmul(left, self.precision, fitted.index_select(0, cells.unit), value=-1)
         dense = cells.add_up(cells.to_d, left, of_units, cells.n_genes * cells.size)
         return Rest(dense.unflatten(0, (cells.n_genes, cells.size)), cells.to_leaf(of_units))
+
+    @cached_property
+    def whole(self) -> Rest:
+        """What u leaves of the rows where it is zero."""
+        return self.rest(None, self.precision.shape[1])
 
     def said(self, given: Eliminated, tau: Tensor, dense: Tensor) -> Said:
         """Sum what the rows say of u given d; `tau` is 1."""
@@ -301,6 +342,9 @@ class WeightedDesign:
 
     def _left_of_dense(self, dense: Tensor) -> Tensor:
         """Take x' d off the units, [q, N], whose values are precision times value."""
+        if self.cells.of_pairs:
+            of_pairs = self.whole.leaf - self.to_leaf(dense, slice(None))
+            return of_pairs.flatten(0, 1).index_select(0, self.cells.pair)
         cells, flat, (precision, left) = self.cells, dense.flatten(0, 1), self.of_units
         units = torch.zeros_like(precision)
         cells._add_dense(units, flat, False)
