@@ -28,7 +28,7 @@ from scipy.special import logsumexp
 from scipy.stats import nbinom
 
 import vihier
-from vihier.models.counts import COUNTS, EXPECTED, REFERENCE_READS, log2_ratio
+from vihier.models.counts import COUNTS, EXPECTED, NOISY_SHARE, REFERENCE_READS, log2_ratio
 from vihier.screen.importing import MappedFiles, Normalisation, import_chronos
 
 KEYS = ["sgrna", "hugo_symbol", "depmap_id", "lineage", "replicate_id", "screen", "lfc", COUNTS, EXPECTED]
@@ -40,6 +40,8 @@ CHOICES = [
     ("replicate", "global"),
     ("replicate", "gene"),
     ("replicate", "gene_abundance"),
+    ("replicate", "sgrna_abundance"),
+    ("replicate", "sgrna_abundance_row"),
 ]
 LIBRARIES = ("Avana", "KY")
 # Counts above which the density of a logarithm says what the probability of a count does.
@@ -57,6 +59,13 @@ def predict_counts(post: vihier.Posterior, test: pd.DataFrame, seed: int = 0) ->
     alpha, beta = (post.draws(name).to_numpy()[0].astype(np.float64) for name in ("alpha", "beta"))
     sgrnas, lines = pd.Index(post.labels("sgrna")), pd.Index(post.labels("depmap_id"))
     power = post.draws("abundance_power").to_numpy().reshape(-1, 1) if "abundance_power" in post.variables else 0.0
+    of_sgrna = None
+    if "dispersion_sgrna" in post.variables:
+        of_sgrna = post.draws("dispersion_sgrna").to_numpy()[0].astype(np.float64)
+    parts: list[tuple[float, Any]] = [(1.0, 1.0)]
+    if "noisy_rows" in post.variables:
+        wider = np.exp(post.draws("noisy_rows").to_numpy().reshape(-1, 1))
+        parts = [(1 - NOISY_SHARE, 1.0), (NOISY_SHARE, wider)]
     y, expected = test[COUNTS].to_numpy(), test[EXPECTED].to_numpy()
     share = np.random.default_rng(seed).random(len(test))
     log_p, lower = np.empty(len(test)), np.empty(len(test))
@@ -69,11 +78,17 @@ def predict_counts(post: vihier.Posterior, test: pd.DataFrame, seed: int = 0) ->
         noise = noise_of_rows(post, of_gene, np.random.default_rng(seed)) * (expected[rows] / REFERENCE_READS) ** -power
         if "dispersion_gene" in post.variables:
             noise = noise * post.draws("dispersion_gene", hugo_symbol=str(gene)).to_numpy()[0]
-        size = noise**-2.0
-        chance = size / (size + expected[rows] * 2**fold)
-        log_p[rows] = logsumexp(nbinom.logpmf(y[rows], size, chance), axis=0) - np.log(len(fold))
-        at, below = nbinom.cdf(y[rows], size, chance), nbinom.cdf(y[rows] - 1, size, chance)
-        lower[rows] = (below + share[rows] * (at - below)).mean(axis=0)
+        if of_sgrna is not None:
+            noise = noise * of_sgrna[:, sgrnas.get_indexer(of_gene["sgrna"])]
+        densities, chances = [], []
+        for weight, wider in parts:
+            size = (noise * wider) ** -2.0
+            chance = size / (size + expected[rows] * 2**fold)
+            densities.append(nbinom.logpmf(y[rows], size, chance) + np.log(weight))
+            at, below = nbinom.cdf(y[rows], size, chance), nbinom.cdf(y[rows] - 1, size, chance)
+            chances.append(weight * (below + share[rows] * (at - below)).mean(axis=0))
+        log_p[rows] = logsumexp(densities, axis=(0, 1)) - np.log(len(fold))
+        lower[rows] = np.sum(chances, axis=0)
     return log_p, lower
 
 

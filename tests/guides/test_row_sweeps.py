@@ -40,6 +40,8 @@ CHOICES = [
     Likelihood("negative_binomial"),
     Likelihood("negative_binomial", "replicate", dispersion="gene_abundance"),
     Likelihood("negative_binomial", "line", dispersion="abundance"),
+    Likelihood("negative_binomial", "replicate", dispersion="sgrna_abundance_row"),
+    Likelihood("negative_binomial", dispersion="row"),
 ]
 N = 3
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
@@ -57,7 +59,7 @@ def with_counts(batch: Batch) -> Batch:
 
 def random_scales(structure: Structure, batch: Batch) -> dict[str, Tensor]:
     torch.manual_seed(0)
-    sizes = {"gene": batch.n_genes}
+    sizes = {"gene": batch.n_genes, "sgrna": batch.n_sgrnas}
     found = {}
     for scale in structure.scales:
         shape = [sizes.get(plate) or batch.size_of(plate) for plate in scale.plates]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 import warnings
 from pathlib import Path
@@ -23,11 +24,13 @@ from vihier.inference.request import FitRequest
 from vihier.models.likelihood import Likelihood
 from vihier.screen import read_screen
 
-SCREENED = (
-    "covariate",
-    "covariate_correlated",
-    "multi_screen",
-)  # whose rows' means have more than tables of sgRNAs, genes and lines
+# Models of whose rows' means other tables than those of sgRNAs, genes and lines are a part, or not all of these.
+OTHER_TABLES = {
+    "covariate": "gene",
+    "covariate_correlated": "gene",
+    "multi_screen": "sgrna_row",
+    "gene_lineage": "sgrna",
+}
 NOISE, EFFECTS = 0.3, {"DEAD": -3.0, "SICK": -1.0, "NONE": 0.0, "FAST": 0.7}
 
 
@@ -66,12 +69,13 @@ def test_effects_are_log2_relative_to_what_is_expected(model: str) -> None:
         frame["copy_number"] = frame.groupby(["hugo_symbol", "depmap_id"]).ngroup() % 5 / 4
     if model == "multi_screen":
         frame["screen"] = np.where(frame["sgrna"].str.endswith(("0", "1")), "broad", "sanger")
-    posterior = fitted(frame, model=model, dispersion="gene" if model in SCREENED else "global", draws=200)
+    posterior = fitted(frame, model=model, dispersion=OTHER_TABLES.get(model, "global"), draws=200)
     # 64 counts of a gene, of sds near 0.3 / ln 2 = 0.43: its mean errs by 0.06; those of DEAD, of 19 reads, by 0.09.
     for gene, effect in EFFECTS.items():
         assert float(posterior.draws("effect", hugo_symbol=gene).mean()) == pytest.approx(effect, abs=0.25)
-    # 256 counts tell their noise to 5 %, and it is 0.3; less of it where genes have a factor of their own.
-    assert float(posterior.draws("sigma").mean()) == pytest.approx(NOISE, abs=0.1 if model in SCREENED else 0.05)
+    # 256 counts tell their noise to 5 %, and it is 0.3; less of it where genes or sgRNAs have a factor of their own, of
+    # which some rows or the level of all are a part.
+    assert float(posterior.draws("sigma").mean()) == pytest.approx(NOISE, abs=0.1 if model in OTHER_TABLES else 0.05)
 
 
 def test_files_say_what_rows_are(post: vihier.Posterior) -> None:
@@ -95,6 +99,28 @@ def test_dispersion_is_of_genes_and_falls_with_abundance() -> None:
     expected = np.log([factor[gene] for gene in relative["hugo_symbol"].to_numpy()])
     np.testing.assert_allclose(found, expected - expected.mean(), atol=0.35)
     assert float(posterior.draws("abundance_power").mean()) == pytest.approx(power, abs=0.15)
+
+
+def test_some_sgrnas_and_some_rows_are_noisier() -> None:
+    random = np.random.default_rng(5)
+    effects = {f"G{i}": 0.0 for i in range(16)}
+    frame = counts_of(effects, depth=400.0, seed=1)
+    factor = {sgrna: 0.5 if i % 2 else 1.5 for i, sgrna in enumerate(sorted(frame["sgrna"].unique()))}
+    noisier = random.random(len(frame)) < 0.1
+    noise = 0.2 * frame["sgrna"].map(factor) * np.where(noisier, 5.0, 1.0)
+    frame["counts_final"] = random.poisson(frame["counts_expected"] * random.gamma(noise**-2, noise**2))
+    posterior = fitted(frame, dispersion="sgrna_row", draws=200)
+    relative = posterior.draws("dispersion_sgrna").mean(("chain", "draw"))
+    found = pd.Series(np.log(relative.to_numpy()), relative["sgrna"].to_numpy())
+    expected = np.log(pd.Series(factor))[found.index]
+    # 16 counts tell an sgRNA's noise to 0.2 beside the spread of 0.55 that it is shrunk to, 64 sgRNAs a slope to 10 %.
+    assert np.polyfit(expected - expected.mean(), found - found.mean(), 1)[0] == pytest.approx(0.85, abs=0.2)
+    # 1,024 counts, 100 of them noisier, whose noise is told to 10 %, by ln 5.
+    assert float(posterior.draws("noisy_rows").mean()) == pytest.approx(math.log(5), abs=0.4)
+    new = frame.assign(counts_final=random.poisson(frame["counts_expected"] * random.gamma(noise**-2, noise**2)))
+    # 1,024 counts: a share of 0.9 errs by 0.01; of 0.5, by 0.016.
+    table = predict(posterior, new.drop(columns="lfc"), draws=100)
+    assert 0.86 < coverage(table, 0.9, "counts_final") < 0.94
 
 
 def test_new_counts_are_covered(post: vihier.Posterior) -> None:
@@ -194,11 +220,12 @@ def test_dispersions_that_cannot_be_are_refused(options: dict[str, str], named: 
         vihier.fit("no such file", **options)  # type: ignore[arg-type]
 
 
-def test_whole_screens_have_noise_by_replicate_and_dispersion_by_gene_and_abundance() -> None:
+def test_whole_screens_have_noise_by_replicate_and_dispersion_by_sgrna_abundance_and_row() -> None:
     names = [f"G{i:03}" for i in range(WHOLE_FROM_GENES)]
     table = {"sgrna": names, "hugo_symbol": names, "depmap_id": "ACH-1", "lineage": "skin", "lfc": 0.1}
     large = read_screen(pd.DataFrame({**table, "counts_final": 5, "counts_expected": 4.0}))
     small = read_screen(counts_of(EFFECTS))
     ask = FitRequest(likelihood="negative_binomial")
-    assert chosen_likelihood(ask, large) == Likelihood("negative_binomial", "replicate", dispersion="gene_abundance")
+    rich = Likelihood("negative_binomial", "replicate", dispersion="sgrna_abundance_row")
+    assert chosen_likelihood(ask, large) == rich
     assert chosen_likelihood(ask, small) == Likelihood("negative_binomial")

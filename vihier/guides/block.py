@@ -70,7 +70,7 @@ def make_block(structure: Structure, batch: Batch) -> Block:
         lfc = ((reads + 0.5) / expected).log2()
         offset = torch.full_like(lfc, structure.row_offset)
         floats = [x.to(ROW_DTYPE) for x in (reads, expected.log(), offset)]
-        counts = CountTable(floats[0], floats[1], floats[2], batch.gene)
+        counts = CountTable(floats[0], floats[1], floats[2], batch.gene, batch.sgrna_idx[batch.sgrna])
     lfc = lfc - structure.row_offset
     data = gene_data(batch.gene, row_slot, batch.line, lfc, shape, lineage)
     if structure.is_plain:
@@ -264,7 +264,7 @@ def scale_log_prior(structure: Structure, scale: Scale, theta: Theta, block: Blo
         (argument,) = scale.arguments
         standard = x - math.log(argument.factor)
         if argument.source is not None:
-            source = align(theta[argument.source], plates_of(structure, argument.source), scale.plates, block)
+            source = _around(theta[argument.source], plates_of(structure, argument.source), scale.plates, block)
             standard = standard - source
         return standard - 0.5 * (2 * standard).exp() + 0.5 * math.log(2 / math.pi)
     arguments = {}
@@ -273,9 +273,14 @@ def scale_log_prior(structure: Structure, scale: Scale, theta: Theta, block: Blo
             arguments[argument.name] = x.new_full((), argument.factor)
         else:
             plates = plates_of(structure, argument.source)
-            arguments[argument.name] = argument.value_at(align(theta[argument.source], plates, scale.plates, block))
+            arguments[argument.name] = argument.value_at(_around(theta[argument.source], plates, scale.plates, block))
     prior = scale.family(**arguments, validate_args=False)
     return prior.log_prob(x.exp()) + x
+
+
+def _around(values: Tensor, parent: Plates, child: Plates, block: Block) -> Tensor:
+    """Bring a scale to the elements of one around it; tables of scales by sgRNA are of the whole screen, [S, ...]."""
+    return values[None] if child == ("sgrna",) else align(values, parent, child, block)
 
 
 def of_genes(structure: Structure, theta: Theta, batch: Batch) -> Theta:

@@ -101,6 +101,11 @@ def sum_to(child: Plates, parent: Plates, values: Tensor, block: Block) -> Tenso
     return values if child == parent else torch.tensordot(block.data.lineage.T.to(values), values, 1)
 
 
+def sum_scales(child: Plates, parent: Plates, values: Tensor, block: Block) -> Tensor:
+    """Sum a table of scales as `sum_to` does; those by sgRNA are of the whole screen, [S, ...]."""
+    return values.sum(0) if (child, parent) == (("sgrna",), ()) else sum_to(child, parent, values, block)
+
+
 def at_points(theta: Theta) -> Theta:
     """Give log-scales, draws last, an axis before it that holds the points of a slice sampler, [..., 1, N]."""
     return {name: value.unsqueeze(-2) for name, value in theta.items()}
@@ -112,7 +117,7 @@ def log_prior(structure: Structure, theta: Theta, scale: Scale, x: Tensor, block
     total = scale_log_prior(structure, scale, at, block)
     for child in children_of(structure, scale):
         prior = scale_log_prior(structure, child, at, block)
-        total = total + sum_to(child.plates, scale.plates, prior, block)
+        total = total + sum_scales(child.plates, scale.plates, prior, block)
     return total
 
 

@@ -163,7 +163,7 @@ class Sweeper:
     def _move_noise_of_rows(self, theta: Theta) -> None:
         """Move what rows that are not plain refer to themselves."""
         if isinstance(self.rows, CountMoves):
-            self.rows.move(theta, self._of_parts)
+            self.rows.move(theta)
         elif self.rows is not None:
             self._move_rows(theta, self.rows)
 

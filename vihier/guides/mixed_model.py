@@ -13,7 +13,7 @@ from vihier.models.counts import COUNTS, EXPECTED, ReadCounts
 
 PLATES = ("sgrna", "gene", "line", "lineage", "replicate", "screen", "line_screen")
 TABLES = ((), ("lineage",), ("line",), ("gene",), ("sgrna",), ("gene", "lineage"), ("gene", "line"))
-SCALE_TABLES = ((), ("gene",), ("line",), ("lineage",), ("replicate",), ("screen",), ("line_screen",))
+SCALE_TABLES = ((), ("sgrna",), ("gene",), ("line",), ("lineage",), ("replicate",), ("screen",), ("line_screen",))
 ROW_TABLES = ((), ("line",), ("lineage",), ("replicate",), ("screen",))
 Plates = tuple[str, ...]
 
@@ -80,11 +80,12 @@ class CountNoise:
 
     factor: Argument
     power: Argument
+    excess: Argument
 
     @property
     def sources(self) -> tuple[str, ...]:
         """Scales that these refer to."""
-        return tuple(x.source for x in (self.factor, self.power) if x.source is not None)
+        return tuple(x.source for x in (self.factor, self.power, self.excess) if x.source is not None)
 
 
 class RowDesign(Protocol):
@@ -207,7 +208,7 @@ class Structure:
 
     @property
     def of_rows(self) -> tuple[str, ...]:
-        """Scales that the rows refer to themselves: their noise scale, factor and power, their degrees of freedom."""
+        """Scales that the rows refer to themselves: their noise, their degrees of freedom."""
         freedom = None if self.freedom is None else self.freedom.source
         of_counts = () if self.counts is None else self.counts.sources
         return tuple(name for name in (self.noise, freedom, *of_counts) if name is not None)
@@ -353,11 +354,11 @@ def row_log_prob(structure: Structure, values: dict[str, torch.Tensor], batch: B
         mean = mean + (moved * columns[location.design] if location.design else moved)
     sd = structure.noise_factor * _gather(structure.noise, ("row",), values, structure, batch)
     if structure.counts is not None:
-        factor, power = (
+        factor, power, excess = (
             x.value(_gather(x.source, ("row",), values, structure, batch))
-            for x in (structure.counts.factor, structure.counts.power)
+            for x in (structure.counts.factor, structure.counts.power, structure.counts.excess)
         )
-        rows = ReadCounts(mean, sd, factor, power, batch.covariates[EXPECTED], validate_args=False)
+        rows = ReadCounts(mean, sd, factor, power, batch.covariates[EXPECTED], excess, validate_args=False)
         return rows.log_prob(batch.covariates[COUNTS])
     if structure.freedom is not None:
         freedom = structure.freedom.value(_gather(structure.freedom.source, ("row",), values, structure, batch))

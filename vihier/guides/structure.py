@@ -58,6 +58,10 @@ __all__ = [
 ]
 
 
+# What beside their scale the noise of rows that are read counts has.
+COUNT_NOISE = ("factor", "power", "excess")
+
+
 def read_structure(model: Callable[[Batch], Any], batch: Batch) -> Structure:
     """Read a program's structure by running it on a small batch in float64.
 
@@ -88,7 +92,7 @@ def read_structure(model: Callable[[Batch], Any], batch: Batch) -> Structure:
         _check_links(prober, links, [*locations, observed])
         freedom = links[observed].get("df")
         is_of_counts = isinstance(base_distribution(prober.sites[observed]["fn"]), ReadCounts)
-        counts = CountNoise(links[observed]["factor"], links[observed]["power"]) if is_of_counts else None
+        counts = CountNoise(*(links[observed][name] for name in COUNT_NOISE)) if is_of_counts else None
         first = points.at[0]
         constants = prober.run(first | {name: torch.zeros_like(first[name]) for name in locations})
         offsets = {name: _constant(name, "mean", constants[name]["loc"]) for name in locations}
@@ -144,19 +148,24 @@ def _check_links(prober: Prober, links: dict[str, dict[str, Argument]], sites: l
         if any(link.logarithm for link in links[name].values()):
             raise refusal(name, "the logarithm of a scale is in its own scale")
     for link in links[sites[-1]].values():
-        if link.name == "factor" and link.source is not None and prober.plates[link.source] == ("gene",):
-            continue
-        if link.source is not None and prober.plates[link.source] not in ROW_TABLES:
+        tables = {"factor": (*ROW_TABLES, ("gene",), ("sgrna",)), "power": ((),), "excess": ((),)}
+        if link.source is not None and prober.plates[link.source] not in tables.get(link.name, ROW_TABLES):
             of = " x ".join(prober.plates[link.source])
             raise refusal(link.source, f"the rows' {link.name} is indexed by {of}")
 
 
 def _check_count_noise(structure: Structure) -> None:
-    """Refuse a scale that is of counts and of locations too: their noise is moved given the locations alone."""
+    """Refuse a scale that is of counts and of locations too, and one by sgRNA that is not the factor of counts."""
+    # Noise is moved given the locations alone.
     for location in structure.locations if structure.counts is not None else ():
         if location.scale in structure.of_rows:
             assert location.scale is not None
             raise refusal(location.scale, f"it is of the rows' noise, and the sd of {location.name!r}")
+    factor = None if structure.counts is None else structure.counts.factor.source
+    for scale in structure.scales:
+        above = [source for source in scale.sources if structure.scale(source).plates]
+        if scale.plates == ("sgrna",) and (scale.name != factor or above):
+            raise refusal(scale.name, "a scale indexed by sgrna, and not the factor of counts around one that is not")
 
 
 def check_structure(structure: Structure, model: Callable[[Batch], Any], batch: Batch) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from vihier.errors import FitError, VihierError
 from vihier.guides.block import Block, Theta, in_single, make_block, split_by_sgrnas
 from vihier.guides.interweave import Sweeper
-from vihier.guides.mixed_model import Structure
+from vihier.guides.mixed_model import Structure, is_shared
 from vihier.guides.scales import ScaleGuide
 from vihier.guides.trust import sweep_drift
 from vihier.guides.values import centre, locations_of, to_sites, unpad
@@ -39,6 +39,8 @@ DRAWING, DRAWING_CHAINS = 200_000, 16
 # give up to so many draws, and are so many, where draws are many, that it shows whether they have settled.
 SETTLE, COUNTED = 100, 20
 BURN_IN, THIN = 10, 1
+# Where counts are few their noise takes longer to forget the guide.
+FEW_COUNTS, BURN_IN_OF_FEW = 20_000, 30
 MOST_KEPT, FEWEST_CHAINS = 16, 32
 FREEDOM_START = 1.5
 
@@ -49,7 +51,7 @@ class SweptFit:
 
     `theta` are log-scales of the whole screen, `shared` and `local` deviations of the locations; draws last. `drift` is
     how far the means of the shared log-scales moved from the chains' first draw to their last, in sds; a chain gives
-    `kept` draws.
+    `kept` draws, after `burn_in` sweeps.
     """
 
     structure: Structure
@@ -63,6 +65,7 @@ class SweptFit:
     first: Block
     drift: float
     kept: int
+    burn_in: int = BURN_IN
 
     @property
     def sample_stats(self) -> dict[str, np.ndarray]:
@@ -77,14 +80,14 @@ class SweptFit:
     @property
     def diagnostics(self) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
         """Sweeps of each chain, and how far chains still moved."""
-        n_sweeps = BURN_IN + THIN * self.kept
+        n_sweeps = self.burn_in + THIN * self.kept
         return {"sweeps": ((), np.asarray(n_sweeps)), "sweep_drift": ((), np.asarray(self.drift))}
 
     def draw_globals(self, n_draws: int) -> dict[str, Tensor]:
         """Return the draws of the sites shared by genes: site -> [n_draws, *its shape]."""
         assert n_draws == self.log_p.shape[0]
         scales = {
-            scale.name: self.theta[scale.name].exp() for scale in self.structure.scales if scale.plates != ("gene",)
+            scale.name: self.theta[scale.name].exp() for scale in self.structure.scales if is_shared(scale.plates)
         }
         factors = {x.name: factor_of(self.theta[x.name]) for x in self.structure.correlations}
         return to_sites(self.structure, scales | self._shared_values()) | factors
@@ -101,8 +104,9 @@ class SweptFit:
             found[name] = local[batch.sgrna_idx if sgrnas else batch.gene_idx].to(self.log_p)
         values = centre(structure, locations_of(structure, False), found, self._shared_values(), block)
         for scale in structure.scales:
-            if scale.plates == ("gene",):
-                values[scale.name] = self.theta[scale.name][batch.gene_idx].exp()
+            if not is_shared(scale.plates):
+                own = batch.sgrna_idx if scale.plates == ("sgrna",) else batch.gene_idx
+                values[scale.name] = self.theta[scale.name][own].exp()
         return to_sites(structure, values)
 
 
@@ -214,9 +218,12 @@ class SweptFitter:
         self.structure, self.blocks, self.seed, self.progress = structure, blocks, seed, progress
         self.make_sweeper = make_sweeper
         plates = {plate for scale in structure.scales for plate in scale.plates} | {"gene"}
-        self.sizes = {p: screen.n_genes if p == "gene" else blocks[0].batch.size_of(p) for p in plates}
+        known = {"gene": screen.n_genes, "sgrna": screen.n_sgrnas}
+        self.sizes = {p: known[p] if p in known else blocks[0].batch.size_of(p) for p in plates}
         self.n_sgrnas, self.n_rows = screen.n_sgrnas, screen.n_rows
         self.cells = screen.n_genes * screen.n_lines
+        few = structure.counts is not None and screen.n_rows < FEW_COUNTS
+        self.burn_in = BURN_IN_OF_FEW if few else BURN_IN
         self.like = blocks[0].data.square.to(dtype)
 
     def _random(self, *keys: int | str) -> torch.Generator:
@@ -238,7 +245,7 @@ class SweptFitter:
         for done, of_chunk in enumerate(drawn):
             kept += of_chunk
             self.progress.update(done + 1)
-        flat = [guide.flat(x.theta) for x in kept]
+        flat = [self._shared_scales(x.theta) for x in kept]
         drift, limit = sweep_drift(torch.cat(flat[::kept_of_each]), torch.cat(flat[kept_of_each - 1 :: kept_of_each]))
         converged = drift <= limit and n_sweeps >= SETTLE
         reason = (
@@ -260,7 +267,13 @@ class SweptFitter:
             first=self.blocks[0],
             drift=drift,
             kept=kept_of_each,
+            burn_in=self.burn_in,
         )
+
+    def _shared_scales(self, theta: Theta) -> Tensor:
+        """Log-scales shared by genes, [N, E]."""
+        found = [theta[scale.name] for scale in self.structure.scales if is_shared(scale.plates)]
+        return torch.cat([x if x.dim() > 1 else x[None] for x in found]).T
 
     def start(self, chains: int, init: Theta | None) -> Theta:
         """Return log-scales to start chains from."""
@@ -321,7 +334,7 @@ class SweptFitter:
         if sweeper.rows is not None:
             chains = [torch.arange(n, device=self.like.device) % x.shape[1] if x is not None else None for x in weights]
             sweeper.rows.start_from([x if x is None else x[:, at] for x, at in zip(weights, chains, strict=True)])
-        for _ in range(BURN_IN):
+        for _ in range(self.burn_in):
             theta = sweeper.sweep(theta)
         kept = []
         for _ in range(n_kept):

@@ -63,7 +63,7 @@ def chosen_likelihood(request: FitRequest, screen: Screen | ScreenStore) -> Like
     dispersion = "global"
     if family == "negative_binomial":
         rich = is_rich(request, screen.n_genes, screen.n_lines)
-        dispersion = ("gene_abundance" if rich else "global") if request.dispersion == AUTO else request.dispersion
+        dispersion = ("sgrna_abundance_row" if rich else "global") if request.dispersion == AUTO else request.dispersion
     return Likelihood(family, noise, nu, dispersion)
 
 

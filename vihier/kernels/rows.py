@@ -81,14 +81,15 @@ class CountTable:
         These, and the natural logarithm of what is expected of each, float32, shape [n].
     offset : Tensor
         Log2 of their mean relative to that where every deviation is zero, float32, shape [n].
-    gene : Tensor
-        Each row's gene within the block, int64, shape [n].
+    gene, sgrna : Tensor
+        Each row's gene within the block and its sgRNA in the whole screen, int64, shape [n].
     """
 
     counts: Tensor
     log_expected: Tensor
     offset: Tensor
     gene: Tensor
+    sgrna: Tensor
 
     def at(self, rows: Tensor) -> CountTable:
         """Return some rows, in an order."""

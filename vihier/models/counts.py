@@ -15,6 +15,8 @@ from torch.distributions.utils import broadcast_all
 COUNTS, EXPECTED = "counts_final", "counts_expected"
 # Reads at which the noise of rows is `scale` whatever `power` is: of the order that screens are sequenced to.
 REFERENCE_READS = 300.0
+# Share of the rows whose noise is larger.
+NOISY_SHARE = 0.1
 
 
 class ReadCounts(TorchDistribution):
@@ -22,13 +24,14 @@ class ReadCounts(TorchDistribution):
 
     $E$ is `expected`, the reads that a row would have were its abundance that in its plasmid pool, and
     $s = \mathrm{scale} \times \mathrm{factor} \times (E / 300)^{-\mathrm{power}}$ the coefficient of variation beyond
-    that of Poisson counts. The dispersion, as other tools have it, is $s^2$, and its inverse the size.
+    that of Poisson counts. The dispersion, as other tools have it, is $s^2$, and its inverse the size. One row in ten,
+    nobody knows which, is noisier: its $s$ is $e^{\mathrm{excess}}$ times as large.
 
     Parameters
     ----------
     loc : Tensor
         Log2 fold change of the mean relative to `expected`.
-    scale, factor, power, expected : Tensor
+    scale, factor, power, expected, excess : Tensor
         As above; all are broadcast together.
     """
 
@@ -38,6 +41,7 @@ class ReadCounts(TorchDistribution):
         "factor": constraints.positive,
         "power": constraints.nonnegative,
         "expected": constraints.positive,
+        "excess": constraints.nonnegative,
     }
     support = constraints.nonnegative_integer
 
@@ -48,10 +52,11 @@ class ReadCounts(TorchDistribution):
         factor: Tensor | float = 1.0,
         power: Tensor | float = 0.0,
         expected: Tensor | float = REFERENCE_READS,
+        excess: Tensor | float = 0.0,
         validate_args: bool | None = None,
     ) -> None:
-        self.loc, self.scale, self.factor, self.power, self.expected = broadcast_all(
-            loc, scale, factor, power, expected
+        self.loc, self.scale, self.factor, self.power, self.expected, self.excess = broadcast_all(
+            loc, scale, factor, power, expected, excess
         )
         super().__init__(self.loc.shape, validate_args=validate_args)
 
@@ -67,7 +72,7 @@ class ReadCounts(TorchDistribution):
 
     @property
     def log_sd(self) -> Tensor:
-        """Natural logarithm of s."""
+        """Natural logarithm of the s of most rows."""
         depth = self.expected.log() - math.log(REFERENCE_READS)
         return self.scale.log() + self.factor.log() - self.power * depth
 
@@ -79,12 +84,17 @@ class ReadCounts(TorchDistribution):
     @property
     def variance(self) -> Tensor:
         """Variance of the reads."""
-        return self.mean + (self.log_mean + self.log_sd).exp().square()
+        wider = 1 - NOISY_SHARE + NOISY_SHARE * (2 * self.excess).exp()
+        return self.mean + wider * (self.log_mean + self.log_sd).exp().square()
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log probability of counts."""
-        size = (-2 * self.log_sd).exp()
-        odds = self.log_mean + 2 * self.log_sd
+        most = math.log(1 - NOISY_SHARE) + self._log_prob(value, self.log_sd)
+        return torch.logaddexp(most, math.log(NOISY_SHARE) + self._log_prob(value, self.log_sd + self.excess))
+
+    def _log_prob(self, value: Tensor, log_sd: Tensor) -> Tensor:
+        size = (-2 * log_sd).exp()
+        odds = self.log_mean + 2 * log_sd
         softplus = torch.nn.functional.softplus
         constant = torch.lgamma(value + size) - torch.lgamma(size) - torch.lgamma(value + 1)
         return constant - size * softplus(odds) - value * softplus(-odds)
@@ -93,7 +103,8 @@ class ReadCounts(TorchDistribution):
         """Draw counts: Poisson ones of gamma rates."""
         with torch.no_grad():
             shape = torch.Size(sample_shape) + self.batch_shape
-            size = (-2 * self.log_sd).exp().expand(shape)
+            noisy = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device) < NOISY_SHARE
+            size = (-2 * (self.log_sd + noisy * self.excess)).exp()
             rate = torch._standard_gamma(size) / size * self.mean
             return torch.poisson(rate)
 

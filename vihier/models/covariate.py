@@ -92,6 +92,7 @@ def model(
                 of_pair[name], of_row[name] = slope[:, of_line], slope[batch.gene, of_line[batch.line]]
         with pyro.plate("sgrna", len(batch.sgrna_idx), dim=-1):
             alpha = pyro.sample("alpha", dist.Normal(own["mu_alpha"][of_sgrna, 0], sigma_alpha[of_sgrna, 0]))
+            scales = likelihood.sample_of_sgrnas(scales)
         with genes, lines:
             gamma = pyro.sample("gamma", dist.Normal(mu_gamma, sigma_gamma))
             effect = pyro.deterministic("effect", batch.mean_over_sgrnas(alpha) + beta + gamma)

@@ -62,6 +62,7 @@ def model(batch: Batch, likelihood: Likelihood = NORMAL) -> None:
             scales = likelihood.sample_of_genes(scales)
         with pyro.plate("sgrna", len(batch.sgrna_idx), dim=-1):
             alpha = pyro.sample("alpha", dist.Normal(mu_alpha[of_sgrna, 0], sigma_alpha[of_sgrna, 0]))
+            scales = likelihood.sample_of_sgrnas(scales)
         with genes, lines:
             gamma = pyro.sample("gamma", dist.Normal(eta + theta, sigma_gamma))
             pyro.deterministic("effect", batch.mean_over_sgrnas(alpha) + beta + gamma)

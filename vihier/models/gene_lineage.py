@@ -31,6 +31,8 @@ def model(batch: Batch, likelihood: Likelihood = NORMAL) -> None:
             mu_mu_gamma = pyro.sample("mu_mu_gamma", dist.Normal(mu_mu_mu_gamma, sigma_mu_mu_gamma))
             sigma_mu_gamma = pyro.sample("sigma_mu_gamma", dist.HalfNormal(sigma_sigma_mu_gamma))
             scales = likelihood.sample_of_genes(scales)
+        with pyro.plate("sgrna", len(batch.sgrna_idx), dim=-1):
+            scales = likelihood.sample_of_sgrnas(scales)
         with genes, lineages:
             mu_gamma = pyro.sample("mu_gamma", dist.Normal(mu_mu_gamma, sigma_mu_gamma))
         with genes, lines:

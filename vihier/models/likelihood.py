@@ -9,9 +9,12 @@ are alike. So an element with few rows, or one that is new, borrows from the oth
 freedom $\nu \sim \mathrm{Gamma}(2, 0.1)$ (Juarez & Steel 2010, J. Bus. Econ. Stat. 28, 52), or known ones.
 
 Rows that are read counts are negative-binomial, and the noise scale is their coefficient of variation beyond that of
-Poisson counts. It can also have a factor for each gene, and fall with the reads that are expected of the row:
+Poisson counts. It can also have a factor for each gene or sgRNA, fall with the reads that are expected of the row, and
+be larger for one row in ten, nobody knows which:
 
-$$ s = \sigma_r\, f_g\, (E / 300)^{-p}, \quad \log f_g \sim N(0,\ \sigma_f), \ \sigma_f \sim HN(1), \ p \sim HN(1) $$
+$$ s = \sigma_r\, f_s\, (E / 300)^{-p}\, e^{u x}, \quad \log f_s \sim N(0,\ \sigma_f), \ \sigma_f, p, x \sim HN(1) $$
+
+with $u \sim \mathrm{Bernoulli}(0.1)$.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import pyro
@@ -32,7 +36,9 @@ from vihier.models.counts import COUNTS, EXPECTED, ReadCounts
 FAMILIES = ("normal", "student_t", "negative_binomial")
 NOISES = ("global", "screen", "line", "replicate")
 NUS = ("global", "screen")
-DISPERSIONS = ("global", "gene", "abundance", "gene_abundance")
+# What the noise of counts can have beside its scale, joined by "_".
+DISPERSION_PARTS = (("", "gene", "sgrna"), ("", "abundance"), ("", "row"))
+DISPERSIONS = ("global", *("_".join(filter(None, parts)) for parts in product(*DISPERSION_PARTS) if any(parts)))
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,8 @@ class Likelihood:
     nu : str or float
         Degrees of freedom of Student-t rows: learned, one for all (`global`) or for each `screen`; or a number.
     dispersion : str
-        What the noise of counts has beside that: nothing (`global`), a factor for each `gene`, a power of the
-        `abundance`, or both, `gene_abundance`.
+        What the noise of counts has beside that: nothing (`global`), or, joined by "_", a factor for each `gene` or
+        `sgrna`, a power of the `abundance`, and some rows that are noisier (`row`).
 
     Examples
     --------
@@ -89,7 +95,7 @@ class Likelihood:
     @property
     def label(self) -> str:
         """In words."""
-        dispersion = "" if self.dispersion == "global" else f", dispersion by {self.dispersion.replace('_', ' and ')}"
+        dispersion = "" if self.dispersion == "global" else f", dispersion by {self.dispersion.replace('_', ', ')}"
         return self.family + ("" if self.noise == "global" else f", noise by {self.noise}") + dispersion
 
     @property
@@ -141,25 +147,37 @@ class Likelihood:
                     drawn["nu"] = pyro.sample("nu", dist.Gamma(2.0, 0.1))
             else:
                 drawn["nu"] = pyro.sample("nu", dist.Gamma(2.0, 0.1)) if self.nu == "global" else torch.tensor(self.nu)
-        if "gene" in self.dispersion:
-            drawn["spread"] = pyro.sample("sigma_dispersion_gene", dist.HalfNormal(1.0))
+        for part in ("gene", "sgrna"):
+            if part in self.dispersion:
+                drawn["spread"] = pyro.sample(f"sigma_dispersion_{part}", dist.HalfNormal(1.0))
         if "abundance" in self.dispersion:
             drawn["power"] = pyro.sample("abundance_power", dist.HalfNormal(1.0))
+        if "row" in self.dispersion:
+            drawn["excess"] = pyro.sample("noisy_rows", dist.HalfNormal(1.0))
         return drawn
 
     def sample_of_genes(self, scales: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         """Sample what of the noise is of genes, inside their plate, dim -2; return all scales."""
-        if "gene" not in self.dispersion:
+        return self._with_factor("gene", scales)
+
+    def sample_of_sgrnas(self, scales: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """Sample what of the noise is of sgRNAs, inside their plate, dim -1; return all scales."""
+        return self._with_factor("sgrna", scales)
+
+    def _with_factor(self, part: str, scales: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        if part not in self.dispersion:
             return scales
-        return {**scales, "factor": pyro.sample("dispersion_gene", dist.LogNormal(0.0, scales["spread"]))}
+        return {**scales, "factor": pyro.sample(f"dispersion_{part}", dist.LogNormal(0.0, scales["spread"]))}
 
     def observe(self, batch: Batch, mean: torch.Tensor, scales: Mapping[str, torch.Tensor]) -> None:
         """Observe the rows, site `lfc` or `counts`, around their mean; call it inside the plate `row`."""
         sigma = scales["sigma"] if self.noise == "global" else scales["sigma"][..., batch.rows_in(self.noise)]
         if self.is_of_counts:
-            factor = scales["factor"][batch.gene, 0] if "factor" in scales else torch.ones_like(sigma)
-            power = scales.get("power", torch.zeros_like(sigma))
-            rows = ReadCounts(mean, sigma, factor, power, batch.covariates[EXPECTED])
+            factor = torch.ones_like(sigma)
+            if "factor" in scales:
+                factor = scales["factor"][batch.sgrna if "sgrna" in self.dispersion else (batch.gene, 0)]
+            power, excess = (scales.get(name, torch.zeros_like(sigma)) for name in ("power", "excess"))
+            rows = ReadCounts(mean, sigma, factor, power, batch.covariates[EXPECTED], excess)
             counts = batch.covariates[COUNTS] if COUNTS in batch.covariates else torch.zeros_like(rows.expected)
             pyro.sample("counts", rows, obs=None if batch.lfc is None else counts)
             return

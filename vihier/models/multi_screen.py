@@ -69,6 +69,7 @@ def model(batch: Batch, likelihood: Likelihood = NORMAL) -> None:
             shift = shift + tau.mean(-1) + xi.mean(-1, keepdim=True)
         with pyro.plate("sgrna", len(batch.sgrna_idx), dim=-1):
             alpha = pyro.sample("alpha", dist.Normal(mu_alpha[of_sgrna, 0], sigma_alpha[of_sgrna, 0]))
+            scales = likelihood.sample_of_sgrnas(scales)
         with genes, lines:
             gamma = pyro.sample("gamma", dist.Normal(mu_gamma, sigma_gamma))
             pyro.deterministic("effect", batch.mean_over_sgrnas(alpha) + beta + gamma + shift)
