@@ -1,9 +1,10 @@
 """How well fits of read counts predict counts of Avana and KY that they have not seen. Prints JSON.
 
-Read counts in the layout of Chronos are imported, rows are held out in the two ways of `holdout.py` (10 % at random;
-one replicate of each line that has two or more), and those are scored whose (sgRNA, line) cell keeps a row. For each
-choice of noise and dispersion: the mean log predictive probability of a count (nats), the coverage of central 50 and
-90 % intervals, overall, by screen and by what is expected, and the time of the fit. A count that is the bound of an
+Read counts in the layout of Chronos are imported, rows are held out in two ways (10 % at random; one replicate of each
+line that has two or more, and then another, so that neither what is held out nor what is kept is by chance the noisier
+of two), and those are scored whose (sgRNA, line) cell keeps a row. For each choice of noise and dispersion: the mean
+log predictive probability of a count (nats), the coverage of central 50 and 90 % intervals, overall, by screen and by
+what is expected, and the CPU time of the fits. A count that is the bound of an
 interval is in it with the probability that makes the interval as wide as it says (a randomised quantile residual; Dunn
 & Smyth 1996, J. Comput. Graph. Stat. 5, 236). Beside them Student-t rows of log2((count + 1/2) / expected): their
 density times the derivative of that is comparable where counts are not small.
@@ -15,15 +16,16 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from holdout import interval_coverage, keeps_a_row, one_replicate_of_each_line, rows_at_random
+from holdout import interval_coverage, keeps_a_row, replicates_in_turn, rows_at_random
 from row_predictions import noise_of_rows, predict_rows
-from run_record import SHARED_DATA, Stages, existing, machine, peak_memory_gb
+from run_record import SHARED_DATA, existing, machine, peak_memory_gb
 from scipy.special import logsumexp
 from scipy.stats import nbinom
 
@@ -109,47 +111,59 @@ def told(scored: pd.DataFrame, density: np.ndarray, lower: np.ndarray) -> dict[s
 
 
 def study(
-    table: pd.DataFrame, held: np.ndarray, choices: list[tuple[str, str]], beside: bool, draws: int, seed: int
+    table: pd.DataFrame, helds: list[np.ndarray], choices: list[tuple[str, str]], beside: bool, draws: int, seed: int
 ) -> dict[str, Any]:
-    """Fit each choice to what is left, and score what is held out where its (sgRNA, line) cell keeps a row."""
-    train, test = table[~held], table[held]
-    scored = test[keeps_a_row(test, train)].reset_index(drop=True)
-    screen, stages = vihier.read_screen(train), Stages()
-    found: dict[str, Any] = {"rows": len(scored)}
-    for noise, dispersion in choices:
-        name = f"noise by {noise}, dispersion by {dispersion}"
-        with stages.stage(name):
+    """Fit each choice to what is left, once for each that is held out, and score that where its cell keeps a row."""
+    rest = [table[~held] for held in helds]
+    scored = [
+        test[keeps_a_row(test, train)].reset_index(drop=True)
+        for test, train in zip((table[held] for held in helds), rest, strict=True)
+    ]
+    together = pd.concat(scored, ignore_index=True)
+    found: dict[str, Any] = {"rows": len(together), "times": len(helds)}
+    methods: list[tuple[str, dict[str, str]]] = [
+        (f"noise by {noise}, dispersion by {dispersion}", {"noise": noise, "dispersion": dispersion})
+        for noise, dispersion in choices
+    ]
+    for name, options in [*methods, *([("student_t of log2 counts", {"noise": "replicate"})] if beside else [])]:
+        of_counts = "dispersion" in options
+        seconds, converged, predicted, power = 0.0, True, [], []
+        for train, test in zip(rest, scored, strict=True):
+            start = time.process_time()
+            likelihood = "negative_binomial" if of_counts else "student_t"
             post = vihier.fit(
-                screen,
-                likelihood="negative_binomial",
-                noise=noise,
-                dispersion=dispersion,
+                train if of_counts else in_logarithms(train),
+                likelihood=likelihood,
                 draws=draws,
                 seed=seed,
                 quiet=True,
+                **options,  # type: ignore[arg-type]
             )
-        with post:
-            found[name] = told(scored, *predict_counts(post, scored, seed))
-            found[name] |= {"seconds": stages.seconds[name], "converged": bool(post.converged)}
-            if "abundance_power" in post.variables:
-                found[name]["abundance_power"] = round(float(post.draws("abundance_power").mean()), 3)
-        print(f"{name}: {found[name]}", file=sys.stderr)
-    if beside:
-        name = "student_t of log2 counts"
-        ratios = {
-            part: frame.assign(lfc=log2_ratio(frame[COUNTS], frame[EXPECTED]))
-            for part, frame in (("train", train), ("scored", scored))
-        }
-        with stages.stage(name):
-            post = vihier.fit(
-                ratios["train"], likelihood="student_t", noise="replicate", draws=draws, seed=seed, quiet=True
-            )
-        with post:
-            density, lower = predict_rows(post, ratios["scored"], seed)
-            density = density - np.log(np.log(2) * (scored[COUNTS].to_numpy() + 0.5))
-            found[name] = told(scored, density, lower) | {"seconds": stages.seconds[name]}
+            seconds += time.process_time() - start
+            with post:
+                predicted.append(
+                    predict_counts(post, test, seed) if of_counts else predict_logarithms(post, test, seed)
+                )
+                converged &= bool(post.converged)
+                if "abundance_power" in post.variables:
+                    power.append(float(post.draws("abundance_power").mean()))
+        found[name] = told(together, *(np.concatenate(parts) for parts in zip(*predicted, strict=True)))
+        found[name] |= {"cpu_seconds": round(seconds, 1), "converged": converged}
+        if power:
+            found[name]["abundance_power"] = round(float(np.mean(power)), 3)
         print(f"{name}: {found[name]}", file=sys.stderr)
     return found
+
+
+def in_logarithms(frame: pd.DataFrame) -> pd.DataFrame:
+    """Take counts as fold changes relative to what is expected of them."""
+    return frame.assign(lfc=log2_ratio(frame[COUNTS], frame[EXPECTED]))
+
+
+def predict_logarithms(post: vihier.Posterior, test: pd.DataFrame, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Predict counts by a posterior of their logarithms; as `predict_counts`, a density for the probability."""
+    density, lower = predict_rows(post, in_logarithms(test), seed)
+    return density - np.log(np.log(2) * (test[COUNTS].to_numpy() + 0.5)), lower
 
 
 def counts_table(folder: Path, library: str | None, genes: int | None, seed: int) -> pd.DataFrame:
@@ -177,6 +191,7 @@ def main() -> None:
     parser.add_argument("--library", choices=["broad", "sanger"], help="one of the two, instead of both")
     parser.add_argument("--only", action="append", metavar="NOISE,DISPERSION", help="one choice; repeatable")
     parser.add_argument("--held", choices=["rows", "replicates"], action="append", help="one way of holding out")
+    parser.add_argument("--times", type=int, default=2, help="replicates of each line that are held out, in turn")
     parser.add_argument("--no-student-t", action="store_true", help="leave the fit of logarithms out")
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
@@ -184,7 +199,10 @@ def main() -> None:
     warnings.simplefilter("ignore", vihier.FitWarning)
     table = counts_table(given.data, given.library, given.genes, given.seed)
     random = np.random.default_rng(given.seed)
-    ways = {"rows": rows_at_random(table, 0.1, random), "replicates": one_replicate_of_each_line(table, random)}
+    ways = {
+        "rows": [rows_at_random(table, 0.1, random)],
+        "replicates": replicates_in_turn(table, random, given.times),
+    }
     choices = [choice for choice in CHOICES if not given.only or ",".join(choice) in given.only]
     record: dict[str, Any] = {"draws": given.draws, "genes": int(table["hugo_symbol"].nunique())}
     for way in given.held or ways:

@@ -42,15 +42,27 @@ def one_replicate_of_each_line(table: pd.DataFrame, random: np.random.Generator)
 
     A replicate of a line is known by its `replicate_id` and its `screen`.
     """
+    replicate, of_lines = _replicates(table)
+    return np.isin(replicate, [int(random.choice(of_line)) for of_line in of_lines])
+
+
+def replicates_in_turn(table: pd.DataFrame, random: np.random.Generator, times: int) -> list[np.ndarray]:
+    """Mark all rows of one replicate of every line that has two or more, and then of another, ...; bool [N] each.
+
+    The order of a line's replicates is drawn at random; one with fewer than so many has none in the last of them.
+    """
+    replicate, of_lines = _replicates(table)
+    orders = [random.permutation(of_line) for of_line in of_lines]
+    return [np.isin(replicate, [order[i] for order in orders if i < len(order)]) for i in range(times)]
+
+
+def _replicates(table: pd.DataFrame) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return the replicate of each row, [N], and the replicates of each line that has two or more, sorted."""
     names = [name for name in ("depmap_id", "replicate_id", "screen") if name in table]
     replicate = table.groupby(names, sort=True, observed=True).ngroup().to_numpy()
     replicates = pd.DataFrame({"line": table["depmap_id"].to_numpy(), "replicate": replicate}).drop_duplicates()
-    held = [
-        int(random.choice(np.sort(of_line["replicate"].to_numpy())))
-        for _, of_line in replicates.groupby("line", sort=True)
-        if len(of_line) > 1
-    ]
-    return np.isin(replicate, held)
+    found = [np.sort(of_line["replicate"].to_numpy()) for _, of_line in replicates.groupby("line", sort=True)]
+    return replicate, [of_line for of_line in found if len(of_line) > 1]
 
 
 def keeps_a_row(test: pd.DataFrame, train: pd.DataFrame) -> np.ndarray:

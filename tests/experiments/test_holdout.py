@@ -14,7 +14,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
 
 import holdout
 import row_predictions
-from holdout import compare, interval_coverage, keeps_a_row, one_replicate_of_each_line, predict_by_mean, rows_at_random
+from holdout import (
+    compare,
+    interval_coverage,
+    keeps_a_row,
+    one_replicate_of_each_line,
+    predict_by_mean,
+    replicates_in_turn,
+    rows_at_random,
+)
 from outliers import spoil
 from row_predictions import labels_of_rows, predict_rows
 
@@ -44,6 +52,14 @@ def test_one_replicate_of_each_line_that_has_two() -> None:
     assert sorted(held["depmap_id"].unique()) == [f"ACH-{c}" for c in range(5)]
     assert len(held[["depmap_id", "replicate_id"]].drop_duplicates()) == 5
     assert (held.groupby("depmap_id").size() == 4).all()  # whole replicates: one row an sgRNA
+
+
+def test_replicates_are_held_out_in_turn() -> None:
+    table = made_table()
+    first, second, third = (table[held] for held in replicates_in_turn(table, np.random.default_rng(1), 3))
+    assert [held["depmap_id"].nunique() for held in (first, second, third)] == [5, 5, 4]  # ACH-4 has two
+    replicates = pd.concat([first, second, third])[["depmap_id", "replicate_id"]].drop_duplicates()
+    assert len(replicates) == 14  # none twice
 
 
 def test_replicates_of_two_screens_are_two() -> None:

@@ -49,10 +49,12 @@ Nu = Annotated[
     ),
 ]
 Dispersion = Annotated[
-    Literal["auto", "global", "gene", "abundance", "gene_abundance"],
+    str,
     typer.Option(
-        help="What the noise of counts has beside --noise: a factor for each gene, a power of the expected reads, both "
-        "or neither (global); auto: both for whole screens, neither for small ones.",
+        metavar="PARTS",
+        help="What the noise of counts has beside --noise, joined by '_': a factor for each 'sgrna' or 'gene', a power "
+        "of the expected reads ('abundance'), rows that are noisier ('row'); or 'global', nothing. auto: "
+        "'sgrna_abundance_row' for whole screens, nothing for small ones.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]

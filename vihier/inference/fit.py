@@ -118,8 +118,9 @@ def fit(
         Degrees of freedom of `student_t`: learned, one for all (`global`) or one a `screen` (`auto`: where there are
         several); or a number.
     dispersion
-        What the noise of counts has beside `noise`: `global` (nothing), a factor for each `gene`, a power of the
-        `abundance` (the expected reads), `gene_abundance`, or `auto`: both for whole screens, nothing for small ones.
+        What the noise of counts has beside `noise`: `global` (nothing), or, joined by `_`, a factor for each `sgrna` or
+        `gene`, a power of the `abundance` (the expected reads), and some rows that are noisier (`row`); `auto`:
+        `sgrna_abundance_row` for whole screens, nothing for small ones.
     covariates
         Column -> how it is prepared before the model sees it, such as `"zscore(0.1) | clip(-3, 3)"`, or `"off"` to
         leave a term of the model out; see `vihier.screen.prepared`. What the screen teaches is stored with the fit.

@@ -53,8 +53,8 @@ def chosen_likelihood(request: FitRequest, screen: Screen | ScreenStore) -> Like
     large, and held-out rows are predicted far better. Smaller screens, those of more than `RICH_UP_TO` gene-line pairs,
     where that takes many minutes, and the baseline `mean_field` have Normal rows and one noise scale. Either can be
     asked for alone. Degrees of freedom are of each library where there are several (column `screen`). Read counts,
-    `negative_binomial`, have to be asked for; those of whole screens have noise by replicate, and dispersion by gene
-    and abundance.
+    `negative_binomial`, have to be asked for; those of whole screens have noise by replicate, dispersion by sgRNA and
+    abundance, and rows that are noisier than others.
     """
     if not isinstance(request.model, str):
         return None
