@@ -34,7 +34,7 @@ Density = Callable[[Tensor], Tensor]
 LEAST_INFORMATION = 0.5
 LONGEST_DRIFTS = (1.0, 4.0, 1.0, 30.0)
 DIFFERENCE = 0.01
-# Rows below which a sweep has all moves.
+# Rows below which a sweep has every move.
 FEW_ROWS = 20_000
 LEVEL_SDS, SMALL_SD = 8.0, 1e-3
 
@@ -149,13 +149,15 @@ class CountMoves(BlockRows[CountChains]):
         return element if by_sgrna else self.parts[i].block.batch.gene_idx[element]
 
     def move(self, theta: Theta) -> None:
-        """Move the noise, `theta` getting the new values, and draw the rows' observations."""
+        """Move the noise, `theta` getting the new values, and draw the rows' observations.
+
+        Where rows are many a sweep has one or two of the moves: each takes a pass over them, and is nearly a new draw.
+        """
         counts = self.structure.counts
         assert counts is not None
         self.take_residuals()
         self.moves += 1
         self._for_parts(lambda i: self.rows[i].take_means())
-        # Where rows are many one of each kind in a sweep: each takes a pass over them, and is nearly a new draw.
         scales, others = [], [functools.partial(self._move_spread, theta, place) for place in self.spreads]
         if self.structure.noise is not None:
             scales.append(functools.partial(self._move_noise, theta, self.structure.scale(self.structure.noise)))
@@ -163,11 +165,13 @@ class CountMoves(BlockRows[CountChains]):
             scales.append(functools.partial(self._move_factors, theta, self.structure.scale(counts.factor.source)))
         if counts.power.source is not None:
             others += [functools.partial(self._move_power, theta, counts.power.source, held) for held in self.powers]
-        for moves in filter(None, (scales, others)):
-            for move in moves if self.n_rows < FEW_ROWS else [moves[self.moves % len(moves)]]:
-                move()
+        few, odd = self.n_rows < FEW_ROWS, self.moves % 2 == 1
+        for moves, turn in ((scales, self.moves), (others if few or odd else [], self.moves // 2)):
+            for i, move in enumerate(moves):
+                if few or i == turn % len(moves):
+                    move()
         if counts.excess.source is not None:
-            self._move_excess(theta, counts.excess.source)
+            self._move_excess(theta, counts.excess.source, due=few or not odd)
         self._for_parts(lambda i: self.rows[i].finish())
 
     def _move_noise(self, theta: Theta, scale: Scale) -> None:
@@ -264,12 +268,14 @@ class CountMoves(BlockRows[CountChains]):
             theta[scale] = theta[scale] + shift
         theta[name] = moved
 
-    def _move_excess(self, theta: Theta, name: str) -> None:
-        """Move by how much some rows are noisier than others, which of them integrated out."""
+    def _move_excess(self, theta: Theta, name: str, due: bool) -> None:
+        """Move by how much some rows are noisier than others, which of them integrated out, if it is due."""
         assert self.structure.counts is not None
         argument, start = self.structure.counts.excess, theta[name]
         before = argument.value_at(start).to(ROW_DTYPE)
         self._for_parts(lambda i: self.rows[i].mix(before))
+        if not due:
+            return
         there: list[NoisyRows] = [rows.mixed for rows in self.rows]
 
         def after(i: int, x: Tensor) -> Sums:

@@ -50,8 +50,8 @@ class SweptFit:
     """Draws of every scale and location.
 
     `theta` are log-scales of the whole screen, `shared` and `local` deviations of the locations; draws last. `drift` is
-    how far the means of the shared log-scales moved from the chains' first draw to their last, in sds; a chain gives
-    `kept` draws, after `burn_in` sweeps.
+    how far the means of the shared log-scales moved from the chains' first draw to their last, in sds; a chain makes
+    `n_sweeps` sweeps.
     """
 
     structure: Structure
@@ -64,8 +64,7 @@ class SweptFit:
     log_p: Tensor
     first: Block
     drift: float
-    kept: int
-    burn_in: int = BURN_IN
+    n_sweeps: int
 
     @property
     def sample_stats(self) -> dict[str, np.ndarray]:
@@ -80,8 +79,7 @@ class SweptFit:
     @property
     def diagnostics(self) -> dict[str, tuple[tuple[str, ...], np.ndarray]]:
         """Sweeps of each chain, and how far chains still moved."""
-        n_sweeps = self.burn_in + THIN * self.kept
-        return {"sweeps": ((), np.asarray(n_sweeps)), "sweep_drift": ((), np.asarray(self.drift))}
+        return {"sweeps": ((), np.asarray(self.n_sweeps)), "sweep_drift": ((), np.asarray(self.drift))}
 
     def draw_globals(self, n_draws: int) -> dict[str, Tensor]:
         """Return the draws of the sites shared by genes: site -> [n_draws, *its shape]."""
@@ -182,24 +180,28 @@ def settling_chains(cells: int) -> int:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How draws are made: chains in each chunk that is worked on at once, and how many draws each chain gives."""
+    """How draws are made: chains in each chunk that is worked on at once, how many draws each gives, and after what."""
 
     chunks: tuple[int, ...]
     kept: int
+    burn_in: int
 
     @property
     def sweeps(self) -> int:
         """Sweeps of each chain."""
-        return BURN_IN + THIN * self.kept
+        return self.burn_in + THIN * self.kept
 
     @classmethod
-    def of(cls, draws: int, cells: int) -> Schedule:
-        """Plan draws of a screen of so many pairs of a gene and a line."""
+    def of(cls, draws: int, screen: Screen, structure: Structure) -> Schedule:
+        """Plan draws of a screen."""
+        cells = screen.n_genes * screen.n_lines
+        few_counts = structure.counts is not None and screen.n_rows < FEW_COUNTS
         kept = max(2, min(MOST_KEPT, draws // FEWEST_CHAINS))
         n_chains = -(-draws // kept)
         at_once = max(DRAWING_CHAINS, DRAWING // cells)
         at_once = -(-n_chains // -(-n_chains // at_once))  # as many in one chunk as in another
-        return cls(tuple(min(at_once, n_chains - first) for first in range(0, n_chains, at_once)), kept)
+        chunks = tuple(min(at_once, n_chains - first) for first in range(0, n_chains, at_once))
+        return cls(chunks, kept, BURN_IN_OF_FEW if few_counts else BURN_IN)
 
 
 class SweptFitter:
@@ -220,10 +222,8 @@ class SweptFitter:
         plates = {plate for scale in structure.scales for plate in scale.plates} | {"gene"}
         known = {"gene": screen.n_genes, "sgrna": screen.n_sgrnas}
         self.sizes = {p: known[p] if p in known else blocks[0].batch.size_of(p) for p in plates}
-        self.n_sgrnas, self.n_rows = screen.n_sgrnas, screen.n_rows
+        self.screen, self.n_sgrnas, self.n_rows = screen, screen.n_sgrnas, screen.n_rows
         self.cells = screen.n_genes * screen.n_lines
-        few = structure.counts is not None and screen.n_rows < FEW_COUNTS
-        self.burn_in = BURN_IN_OF_FEW if few else BURN_IN
         self.like = blocks[0].data.square.to(dtype)
 
     def _random(self, *keys: int | str) -> torch.Generator:
@@ -235,13 +235,11 @@ class SweptFitter:
     def fit(self, draws: int, n_sweeps: int, init: Theta | None) -> SweptFit:
         """Settle, draw, and judge."""
         guide, weights, history = self._settle(n_sweeps, init)
-        schedule = Schedule.of(draws, self.cells)
+        schedule = Schedule.of(draws, self.screen, self.structure)
         kept_of_each, chunks = schedule.kept, list(enumerate(schedule.chunks))
         self.progress.start("draw", len(chunks))
         kept: list[_Kept] = []
-        drawn = in_threads(
-            lambda chunk: self._draw_chunk(*chunk, kept_of_each, guide, weights), chunks, self.like.device
-        )
+        drawn = in_threads(lambda chunk: self._draw_chunk(*chunk, schedule, guide, weights), chunks, self.like.device)
         for done, of_chunk in enumerate(drawn):
             kept += of_chunk
             self.progress.update(done + 1)
@@ -266,8 +264,7 @@ class SweptFitter:
             log_p=torch.cat([x.log_p for x in kept])[:draws],
             first=self.blocks[0],
             drift=drift,
-            kept=kept_of_each,
-            burn_in=self.burn_in,
+            n_sweeps=schedule.sweeps,
         )
 
     def _shared_scales(self, theta: Theta) -> Tensor:
@@ -321,7 +318,7 @@ class SweptFitter:
         return guide, [] if sweeper.rows is None else sweeper.rows.weights, history
 
     def _draw_chunk(
-        self, number: int, n: int, n_kept: int, guide: ScaleGuide, weights: Sequence[Tensor | None]
+        self, number: int, n: int, schedule: Schedule, guide: ScaleGuide, weights: Sequence[Tensor | None]
     ) -> list[_Kept]:
         """Start n chains from the guide's draws of the scales and the settled chains' weights; keep draws of each."""
         random = self._random("draws", number)
@@ -334,10 +331,10 @@ class SweptFitter:
         if sweeper.rows is not None:
             chains = [torch.arange(n, device=self.like.device) % x.shape[1] if x is not None else None for x in weights]
             sweeper.rows.start_from([x if x is None else x[:, at] for x, at in zip(weights, chains, strict=True)])
-        for _ in range(self.burn_in):
+        for _ in range(schedule.burn_in):
             theta = sweeper.sweep(theta)
         kept = []
-        for _ in range(n_kept):
+        for _ in range(schedule.kept):
             for _ in range(THIN):
                 theta = sweeper.sweep(theta)
             kept.append(_Kept(theta, sweeper.shared, self._local(sweeper), sweeper.log_joint(theta)))

@@ -79,7 +79,11 @@ def plan_held_fit(screen: Screen, request: FitRequest) -> FitPlan:
         memory["pairs"] = float(BYTES_A_PAIR * cells)
     else:
         check_held(cells, draws, "plan", "all of which such a fit holds")
-        probe, schedule, settling = _Probe(structure, screen), Schedule.of(draws, cells), settling_chains(cells)
+        probe, schedule, settling = (
+            _Probe(structure, screen),
+            Schedule.of(draws, screen, structure),
+            settling_chains(cells),
+        )
         of_chunk = probe.seconds(schedule.chunks[0])
         seconds |= {
             "settle": SETTLE * probe.seconds(settling) / threads,

@@ -175,7 +175,7 @@ class LogGammaMixture:
         place = (log_sd - self.first).div_(self.step).reshape(-1)
         scale = place.clamp_max(0.0).mul_(self.step).exp_()
         uniform = torch.rand((2, len(place)), generator=random, dtype=place.dtype, device=place.device)
-        point = place.add_(uniform[0]).long().clamp_(0, n_points - 1)
+        point = place.add_(uniform[0]).int().clamp_(0, n_points - 1)
         standard = values.reshape(-1) / scale
         # Vectors of rows, one for each component: seven values a row would leave the cache.
         weights = [
@@ -195,7 +195,7 @@ class LogGammaMixture:
         limit, chosen = total * uniform[1], torch.zeros_like(point)
         for below in upto[:-1]:
             chosen += below < limit
-        at = chosen.mul_(n_points).add_(point)
+        at = chosen.mul_(n_points).add_(point).long()
         mean, precision = self.mean.take(at).mul_(scale), self.precision.take(at).div_(scale.square_())
         return mean.reshape(values.shape), precision.reshape(values.shape)
 
