@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -13,8 +12,7 @@ from torch import Tensor
 
 from vihier.guides.block import Block, Theta, make_block, table_variance
 from vihier.guides.deviations import Normals, split_table
-from vihier.guides.mixed_model import Location, Plates, Structure, is_shared, members_of
-from vihier.kernels.correlated import Mixing, factor_of
+from vihier.guides.mixed_model import Plates, Structure, is_shared
 from vihier.kernels.design import DesignData
 from vihier.kernels.rows import row_table
 from vihier.kernels.weighted_design import CellDesign, Entry, LocalEntry
@@ -167,22 +165,6 @@ class DesignBlock:
             sd = sd[:, None] if table.plates == ("gene",) else sd
             parts.append(sd.expand(n_genes, _size(table), n_draws))
         return torch.cat(parts, 1)
-
-    def columns_of(self, location: Location) -> slice:
-        """Return which columns of d a location's table is, the leaf's apart."""
-        key = location.plates, location.design
-        return next(table.columns for table in self.local if (table.plates, table.design) == key)
-
-    def mixings(self, structure: Structure, theta: Theta) -> list[Mixing]:
-        """Return how columns of d are correlated, for N draws."""
-        found = []
-        for correlation in structure.correlations:
-            members = members_of(structure, correlation)
-            columns = torch.tensor([self.columns_of(x).start for x in members], device=self.data.square.device)
-            # The prior sds of d have no sign.
-            signs = self.data.square.new_tensor([math.copysign(1.0, x.reach) for x in members])
-            found.append(Mixing(columns, signs[:, None] * factor_of(theta[correlation.name]).to(signs)))
-        return found
 
     def leaf_variance(self, structure: Structure, theta: Theta) -> Tensor | None:
         """Prior variance of e, [B or 1, C or 1, N]."""

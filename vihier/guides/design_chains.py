@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,7 @@ from vihier.guides.design_block import DesignBlock, SharedLayout, Table
 from vihier.guides.deviations import normal_like
 from vihier.guides.gene_chains import GeneChains, single_does, sum_to
 from vihier.guides.mixed_model import Correlation, Location, Scale, Structure, members_of
-from vihier.kernels.correlated import inverse_factor
+from vihier.kernels.correlated import Mixing, factor_of, inverse_factor
 from vihier.kernels.design import DesignSums, Eliminated, Said, draw_leaf, eliminate
 from vihier.kernels.weighted_design import WeightedDesign
 
@@ -131,8 +132,18 @@ class DesignChains(GeneChains):
     def _eliminate_design(self, theta: Theta, shared: Tensor | None) -> Eliminated:
         noise = noise_variance(self.structure, theta, self.block)
         scale, leaf = self.design.scale(self.structure, theta), self.design.leaf_variance(self.structure, theta)
-        mixings = self.design.mixings(self.structure, theta)
-        return eliminate(self.stats, noise, scale, leaf, None if shared is None else shared.to(noise), mixings)
+        shared = None if shared is None else shared.to(noise)
+        return eliminate(self.stats, noise, scale, leaf, shared, self._mixings(theta))
+
+    def _mixings(self, theta: Theta) -> list[Mixing]:
+        """Return how columns of d are correlated, for N draws."""
+        found, like = [], self.design.data.square
+        for correlation in self.structure.correlations:
+            columns = torch.tensor(self._member_columns(correlation), device=like.device)
+            # The prior sds of d have no sign.
+            signs = like.new_tensor([math.copysign(1.0, x.reach) for x in members_of(self.structure, correlation)])
+            found.append(Mixing(columns, signs[:, None] * factor_of(theta[correlation.name]).to(signs)))
+        return found
 
     def draw_coefficients(self, theta: Theta, shared: Tensor | None) -> Said:
         """Draw d given u, [P, N], with e integrated out; return what it says of u."""
@@ -160,7 +171,8 @@ class DesignChains(GeneChains):
 
     def _member_columns(self, correlation: Correlation) -> list[int]:
         """Which column of d each component of a vector is."""
-        return [self.design.columns_of(location).start for location in members_of(self.structure, correlation)]
+        members = members_of(self.structure, correlation)
+        return [self._table((location.plates, location.design)).columns.start for location in members]
 
     def _table(self, key: tuple[tuple[str, ...], str]) -> Table:
         return next(table for table in self.design.local if (table.plates, table.design) == key)

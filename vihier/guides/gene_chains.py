@@ -6,7 +6,7 @@ What concerns several blocks enters as sums over them; see `vihier.guides.interw
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,12 +18,12 @@ from vihier.guides.deviations import gene_level, normal_like, split_genes
 from vihier.guides.evidence import gene_log_prior
 from vihier.guides.gene_tree import GeneTree, tree_scales
 from vihier.guides.row_chains import RowChains
+from vihier.guides.scale_densities import held_density, rows_density
 from vihier.guides.slice_sampler import slice_sample
 from vihier.guides.structure import Location, Plates, Scale, Structure
 from vihier.kernels.cells import GeneData
 from vihier.kernels.elimination import Eliminated, Variances, dense_column, draw_dense, draw_leaf, eliminate
 
-Density = Callable[[Tensor], Tensor]
 # Largest error, from rounding, of a prior precision beside the rows'.
 SINGLE_ERROR = 0.03
 
@@ -166,35 +166,6 @@ def log_density_of(structure: Structure, theta: Theta, block: Block, location: L
     if location.plates == ("sgrna",):
         density = density * block.filled.to(density)[..., None]
     return density.double().reshape(-1, density.shape[-1]).sum(0)
-
-
-def held_density(
-    prior: Density, start: Tensor, number: Tensor, squares: Tensor, products: Tensor | None = None
-) -> Density:
-    """Log density of a log-scale with the deviations held; `squares` are standardised at `start`.
-
-    `products` of these deviations and of others that they are correlated with, likewise, grow with one factor.
-    """
-    start, number, squares = (value.unsqueeze(-2) for value in (start, number, -0.5 * squares))
-    products = None if products is None else products.unsqueeze(-2)
-
-    def density(x: Tensor) -> Tensor:
-        shift = x - start
-        found = prior(x) - number * shift + squares * (-2 * shift).exp()
-        return found if products is None else found - products * (-shift).exp()
-
-    return density
-
-
-def rows_density(prior: Density, start: Tensor, pull: Tensor, weight: Tensor) -> Density:
-    """Log density of a log-scale that takes its deviations along: with f the factor, the rows say f b - f^2 a / 2."""
-    start, pull, weight = (value.unsqueeze(-2) for value in (start, pull, -0.5 * weight))
-
-    def density(x: Tensor) -> Tensor:
-        factor = (x - start).exp()
-        return prior(x) + factor * (pull + factor * weight)
-
-    return density
 
 
 class GeneChains:

@@ -30,11 +30,9 @@ from vihier.guides.gene_chains import (
     Said,
     at_points,
     children_of,
-    held_density,
     log_density_of,
     log_prior,
     number_of,
-    rows_density,
     squares_of,
     standardised,
     sum_to,
@@ -44,6 +42,7 @@ from vihier.guides.gene_tree import tree_scales
 from vihier.guides.interchange import interchangeable, swap
 from vihier.guides.mixed_model import is_shared
 from vihier.guides.row_moves import Around, NoiseSaid, RowMoves, around
+from vihier.guides.scale_densities import held_density, rows_density
 from vihier.guides.slice_sampler import slice_sample
 from vihier.guides.structure import Location, Scale, Structure
 from vihier.inference.threads import in_threads

@@ -29,8 +29,8 @@ class Visit:
     `said` is what the block's sgRNA and gene tables say of the shared part of each line's mean; `residual` [N] the sum
     of the rows' squared residuals; `squares` counts and sums the squared standardised deviations of each location of
     genes by the elements of its scale; `rows` what the rows say of moving a shared scale along with the deviations
-    that it scales (`vihier.guides.gene_chains.rows_density`). `left`, where the block was visited with its gene x line
-    table integrated out, is what stands for `residual` and `rows` then.
+    that it scales (`vihier.guides.scale_densities.rows_density`). `left`, where the block was visited with its gene x
+    line table integrated out, is what stands for `residual` and `rows` then.
     """
 
     own: Theta

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from vihier.guides.block import Block, Theta, align
 from vihier.guides.block_rows import BlockRows
-from vihier.guides.gene_chains import Density, GeneChains, held_density
+from vihier.guides.gene_chains import GeneChains
 from vihier.guides.mixed_model import Scale, Structure
 from vihier.guides.row_chains import RowChains
+from vihier.guides.scale_densities import Density, held_density
 from vihier.guides.slice_sampler import slice_sample, slice_sample_in_turn
 from vihier.kernels.rows import student_log_density
 
