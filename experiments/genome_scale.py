@@ -28,12 +28,13 @@ from vihier.guides.cell_file import CellFile
 from vihier.guides.structure import read_structure
 from vihier.inference.batches import GeneBlocks
 from vihier.inference.streamed_run import blocks_of, genes_per_block
+from vihier.models.likelihood import Likelihood
 from vihier.models.program import load_program
 from vihier.posterior.reader import Posterior
 from vihier.store.pack import pack
 from vihier.store.store import ScreenStore, open_store
 
-RANK_BINS, FEWEST_RANKED = 20, 100
+RANK_BINS, FEWEST_RANKED, FAR_SDS = 20, 100, 4.5
 GENES, LINES, LINEAGES, SGRNAS, REPLICATES = 18_000, 1_000, 27, 4, 2
 
 
@@ -43,6 +44,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=0.01, help="share of the 18,000 genes")
     parser.add_argument("--lines", type=int, default=LINES)
     parser.add_argument("--model", default="additive")
+    parser.add_argument("--likelihood", default="normal", help="normal or student_t: of the screen and of the fit")
+    parser.add_argument(
+        "--noise", default="global", help="global, line or replicate: what has a noise scale of its own"
+    )
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--draws-disk-gb", type=float, default=8.0)
     parser.add_argument("--seed", type=int, default=0)
@@ -73,10 +78,12 @@ def _cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def one_pass(store: ScreenStore, model: str) -> None:
-    """Read all rows and sum them into cells: what no fit can do without."""
-    structure = read_structure(load_program(model).model, GeneBlocks(store, 2, "cpu", torch.float64)[0])
-    blocks = blocks_of(store, genes_per_block(store, None), torch.device("cpu"), torch.float64)
+def one_pass(store: ScreenStore, model: str, likelihood: Likelihood) -> None:
+    """Read all rows and sum them into cells, or sort them by these: what no fit can do without."""
+    structure = read_structure(
+        load_program(model, None, likelihood).model, GeneBlocks(store, 2, "cpu", torch.float64)[0]
+    )
+    blocks = blocks_of(store, genes_per_block(store, None, structure.is_plain), torch.device("cpu"), torch.float64)
     CellFile(structure, blocks, torch.float32, store.path.parent).close()
 
 
@@ -106,7 +113,8 @@ def coverage(fit: Path, truth: Path) -> dict[str, Any]:
     97.5 % of the draws do, and `worst_sds` how far the worst is from the mean (`worst_log_sds`: of logarithms; a scale
     that the data cannot tell from zero may be any distance below). Posteriors of scales that few elements tell of are
     skewed: `beyond_4.5_sds` is how many are so far off, and `expected_beyond` how many would be if the truths were
-    draws of the posteriors. `ranks_p`: of a chi-squared test that the truths' ranks among the draws are uniform.
+    draws of the posteriors; `beyond_4.5_log_sds` and `expected_beyond_log` are those of logarithms. `ranks_p`: of a
+    chi-squared test that the truths' ranks among the draws are uniform.
     """
     found: dict[str, Any] = {}
     with h5py.File(fit) as post, h5py.File(truth) as known:
@@ -122,25 +130,34 @@ def coverage(fit: Path, truth: Path) -> dict[str, Any]:
             sizes = [len(true[i : i + 1000]) for i in range(0, len(true), 1000)]
             found[name] = {"in_90": round(float(np.average(inside, weights=sizes)), 4)}
         for name, dataset in post["posterior"].items():
-            if not name.startswith("sigma") or name not in known["truth"]:
+            if not (name.startswith("sigma") or name == "nu") or name not in known["truth"]:
                 continue
             draws, true = dataset[0], known["truth"][name][()]
             low, high = np.quantile(draws, (0.025, 0.975), axis=0)
-            mean, sd = draws.mean(0), draws.std(0)
-            sds = np.abs(true - mean) / sd
-            log_sds = np.abs(np.log(true) - np.log(draws).mean(0)) / np.log(draws).std(0)
+            worst, beyond, expected = far_off(draws, true)
+            worst_log, beyond_log, expected_log = far_off(np.log(draws), np.log(true))
             found[name] = {
                 "n": int(np.size(true)),
                 "in_95": round(float(np.mean((true >= low) & (true <= high))), 4),
-                "worst_sds": round(float(np.max(sds)), 2),
-                "worst_log_sds": round(float(np.max(log_sds)), 2),
-                "beyond_4.5_sds": int(np.sum(sds > 4.5)),
-                "expected_beyond": round(float(np.sum(np.mean(np.abs(draws - mean) > 4.5 * sd, axis=0))), 1),
+                "worst_sds": worst,
+                "worst_log_sds": worst_log,
+                "beyond_4.5_sds": beyond,
+                "expected_beyond": expected,
+                "beyond_4.5_log_sds": beyond_log,
+                "expected_beyond_log": expected_log,
             }
             if np.size(true) >= FEWEST_RANKED:
                 ranks = np.histogram(np.mean(draws < true, axis=0), bins=RANK_BINS, range=(0, 1))[0]
                 found[name]["ranks_p"] = round(float(chisquare(ranks).pvalue), 3)
     return found
+
+
+def far_off(draws: np.ndarray, true: np.ndarray) -> tuple[float, int, float]:
+    """How many posterior sds the worst is off; how many are off by more than 4.5, and how many draws would be."""
+    mean, sd = draws.mean(0), draws.std(0)
+    sds = np.abs(true - mean) / sd
+    expected = np.sum(np.mean(np.abs(draws - mean) > FAR_SDS * sd, axis=0))
+    return round(float(np.max(sds)), 2), int(np.sum(sds > FAR_SDS)), round(float(expected), 1)
 
 
 def layers(fit: Path) -> dict[str, float]:
@@ -174,17 +191,21 @@ def main() -> None:
                 replicates=REPLICATES,
                 seed=asked.seed,
                 model=asked.model,
+                likelihood=asked.likelihood,
+                noise=asked.noise,
             )
         with stages.stage("pack"):
             pack(made.table, folder / "screen.h5").close()
         with open_store(folder / "screen.h5") as store:
             with stages.stage("floor"):
-                one_pass(store, asked.model)
+                one_pass(store, asked.model, Likelihood(asked.likelihood, asked.noise))
             size = {"genes": store.n_genes, "lines": store.n_lines, "sgrnas": store.n_sgrnas, "rows": store.n_rows}
             with stages.stage("fit"):
                 post = vihier.fit(
                     store,
                     asked.model,
+                    likelihood=asked.likelihood,
+                    noise=asked.noise,
                     draws=asked.draws,
                     seed=asked.seed,
                     out=folder / "fit.h5",
@@ -195,6 +216,9 @@ def main() -> None:
             diagnostics = {name: float(value) for name, value in post.group("diagnostics").items() if value.ndim == 0}
             reading = read_back(post)
             about = {"converged": post.converged, "reason": post.attrs["reason"], **diagnostics}
+            if "chains" in diagnostics:
+                each = diagnostics["passes"] * diagnostics["chains"] * size["rows"]
+                about["cpu_ns_a_row_pass_and_chain"] = round(stages.record["fit"]["cpu_s"] * 1e9 / each, 1)
         floor, run = stages.record["floor"], stages.record["fit"]
         record = {
             "asked": {name: str(value) for name, value in vars(asked).items()},

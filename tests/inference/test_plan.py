@@ -135,7 +135,7 @@ def test_a_fit_that_would_not_be_held_is_refused(
 
     monkeypatch.setattr(structured_fit, "SWEPT_UP_TO", 0)
     monkeypatch.setattr(swept_fit, "MOST_HELD", 1000)
-    assert main(["plan", str(table), "--likelihood", "student_t"]) == 2
+    assert main(["plan", str(table), "--likelihood", "negative_binomial"]) == 2
     assert capsys.readouterr().err.strip() == (
         "vihier: plan: 1000 draws x 360 gene-line pairs, 0 GB in memory, all of which such a fit holds; "
         "give --draws 2 or fewer"

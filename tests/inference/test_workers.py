@@ -25,8 +25,8 @@ OPTIONS = {"draws": 130, "seed": 3, "batch_size": 2, "draws_disk_gb": 0, "max_st
 PROGRAM = """
 import os, signal, sys
 from vihier.cli import main
-from vihier.guides import streamed_chains, structured_fit
-structured_fit.SWEPT_UP_TO = 0
+from vihier.guides import streamed_chains, structured_fit, swept_fit
+structured_fit.SWEPT_UP_TO = swept_fit.HELD_UP_TO = 0
 sweep = streamed_chains.StreamedChains.sweep
 def dying(self, *given):
     if self.state.passes == 9 and os.environ["RANK"] == os.environ.get("DIES"):

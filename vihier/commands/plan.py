@@ -94,16 +94,19 @@ def _plan(path: Path, columns: dict[str, str], request: FitRequest, sizes: Sizes
     from vihier.guides.structured_fit import SWEPT_UP_TO
     from vihier.guides.swept_fit import check_held
     from vihier.inference.likelihoods import family_and_noise
+    from vihier.inference.open_screen import is_passed_over
     from vihier.inference.plan import has_made_up_design, plan_streamed_fit
     from vihier.inference.plan_held import plan_held_fit
+    from vihier.models.likelihood import Likelihood
     from vihier.models.program import load_program
     from vihier.screen import read_screen
     from vihier.store.store import is_hdf5, open_store
 
-    if sizes.pairs > SWEPT_UP_TO:
-        is_plain = family_and_noise(request, sizes.genes, sizes.lines) == ("normal", "global")
-        program = load_program(request.model, request.priors)
-        if is_plain and not has_made_up_design(program, sizes):
+    rows = Likelihood(*family_and_noise(request, sizes.genes, sizes.lines))
+    passed_over = is_passed_over(sizes.pairs, request.draws, rows)
+    if sizes.pairs > SWEPT_UP_TO or passed_over:
+        program = load_program(request.model, request.priors, rows)
+        if passed_over and not has_made_up_design(program, sizes):
             room, size = request.draws_disk_gb, request.batch_size
             return plan_streamed_fit(
                 program, sizes, draws=request.draws, draws_disk_gb=room, batch_size=size, folder=folder

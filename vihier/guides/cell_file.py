@@ -1,6 +1,7 @@
 """Gene blocks whose cells wait on disk: the rows are read once, and every later pass reads a few bytes a cell.
 
 A screen of 144 million rows is 1.4 GB as rows and 0.4 GB as cells, of which memory holds one block for each thread.
+Where sums over cells do not say all, the rows themselves wait there, sorted by cell: some six bytes each.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from vihier.inference.batches import GeneBlocks
 from vihier.inference.threads import give_memory_back, one_thread
 from vihier.inference.workers import ALONE, Workers
 from vihier.kernels.cells import GeneData
+from vihier.kernels.rows import table_of_cells
 
 BLOCKS_BETWEEN = 16
 """Blocks of rows, some 20 MB of arrays each, after which freed memory goes back to the system."""
 COUNT_TYPES = (np.uint8, np.uint16, np.uint32)
+CODES = ("noise", "freedom")
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,20 @@ class _Record:
     skeleton: Block
     shape: tuple[int, int, int]
     place: int
-    count_type: np.dtype
+    types: tuple[np.dtype, ...]
+    codes: tuple[str, ...] | None
+    n_rows: int
+
+    @property
+    def count_type(self) -> np.dtype:
+        """Type of the numbers of rows."""
+        return self.types[1]
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Lengths of what is in the file: sums and numbers of rows by cell; or each row, these numbers, codes."""
+        size = int(np.prod(self.shape))
+        return (size if self.codes is None else self.n_rows, size, *[self.n_rows] * (len(self.types) - 2))
 
 
 class CellFile:
@@ -66,6 +82,8 @@ class CellFile:
         Every number of rows that a gene has in a line, ascending.
     count_type : numpy.dtype
         Type that holds every cell's number of rows.
+    sizes : list of tuple of int
+        Genes of each block, the most sgRNAs that one has in a cell's table, and all sgRNAs; those of other workers too.
 
     Raises
     ------
@@ -100,11 +118,13 @@ class CellFile:
             done(at + 1)
         give_memory_back()
         largest = max(record.count_type.itemsize for record in self._records.values())
-        told = workers.gathered((found, largest))
+        sizes = [_sizes_of(self._records[number].skeleton) for number in self.mine]
+        told = workers.gathered((found, largest, sizes))
         self.rows = torch.tensor(
-            sorted(set().union(*(rows for rows, _ in told))), dtype=self.dtype, device=self.skeleton(0).slot.device
+            sorted(set().union(*(rows for rows, _, _ in told))), dtype=self.dtype, device=self.skeleton(0).slot.device
         )
-        largest = max(size for _, size in told)
+        largest = max(size for _, size, _ in told)
+        self.sizes = [each for _, _, of_worker in told for each in of_worker]
         self.count_type = next(np.dtype(kind) for kind in COUNT_TYPES if np.dtype(kind).itemsize == largest)
 
     def _take(self, number: int) -> Block:
@@ -120,14 +140,12 @@ class CellFile:
         self._records[number] = record
         return block
 
-    def _record(self, block: Block, place: int) -> tuple[_Record, tuple[np.ndarray, np.ndarray]]:
-        count, total = block.data.count.cpu().numpy(), block.data.total.cpu().numpy()
-        largest = count.max(initial=0)
-        count_type = next(np.dtype(kind) for kind in COUNT_TYPES if largest <= np.iinfo(kind).max)
+    def _record(self, block: Block, place: int) -> tuple[_Record, list[np.ndarray]]:
+        count, total, rows = block.data.count.cpu().numpy(), block.data.total.cpu().numpy(), block.rows
         none = torch.zeros(0, dtype=torch.long, device=block.slot.device)
         batch = replace(block.batch, gene=none, sgrna=none, line=none, lfc=None, covariates={}, replicate=None)
         zero = block.data.count.new_zeros((), dtype=self.dtype)
-        assert block.data.pairs is not None  # rows of one noise scale
+        assert block.data.pairs is not None
         data = replace(
             block.data,
             count=zero.expand_as(block.data.count),
@@ -136,11 +154,16 @@ class CellFile:
             square=block.data.square.to(self.dtype),
             lineage=self._shared_lineage(block.data.lineage),
         )
-        record = _Record(replace(block, batch=batch, data=data), count.shape, place, count_type)
-        return record, (
-            np.ascontiguousarray(total, dtype=self._floats),
-            np.ascontiguousarray(count, dtype=count_type),
-        )
+        content = [total.astype(self._floats), count.astype(_least_type(count))]
+        codes = None
+        if rows is not None:
+            found = {name: x.cpu().numpy() for name in CODES if (x := getattr(rows, name)) is not None}
+            content[0] = rows.lfc.cpu().numpy()
+            content += [x.astype(_least_type(x)) for x in found.values()]
+            codes = tuple(found)
+        skeleton = replace(block, batch=batch, data=data, rows=None)
+        types = tuple(x.dtype for x in content)
+        return _Record(skeleton, count.shape, place, types, codes, len(content[0])), content
 
     def _shared_lineage(self, lineage: Tensor) -> Tensor:
         """Return the one copy that all blocks have of which line is in which lineage."""
@@ -160,14 +183,21 @@ class CellFile:
         """Read a block; any thread may, one of another worker only the first."""
         skeleton = self.skeleton(number)
         record = self._records[number]
-        size = int(np.prod(record.shape))
-        n_bytes = size * (self._floats.itemsize + record.count_type.itemsize)
+        n_bytes = sum(n * kind.itemsize for n, kind in zip(record.lengths, record.types, strict=True))
         content = os.pread(self._file.fileno(), n_bytes, record.place)
-        total = np.frombuffer(content, dtype=self._floats, count=size).reshape(record.shape)
-        count = np.frombuffer(content, dtype=record.count_type, offset=total.nbytes).reshape(record.shape)
+        parts, place = [], 0
+        for n, kind in zip(record.lengths, record.types, strict=True):
+            parts.append(np.frombuffer(content, dtype=kind, count=n, offset=place))
+            place += n * kind.itemsize
         device = skeleton.slot.device
-        counts = torch.as_tensor(count.astype(self._floats), device=device)
-        totals = torch.tensor(total, device=device)
+        counts = torch.as_tensor(parts[1].reshape(record.shape).astype(self._floats), device=device)
+        if record.codes is not None:
+            lengths = torch.tensor(parts[1].astype(np.int64), device=device)
+            codes = [torch.tensor(part.astype(np.int64), device=device) for part in parts[2:]]
+            given = dict(zip(record.codes, codes, strict=True))
+            rows = table_of_cells(lengths, torch.tensor(parts[0], device=device), record.shape, **given)
+            return replace(skeleton, data=replace(skeleton.data, count=counts), rows=rows)
+        totals = torch.tensor(parts[0].reshape(record.shape), device=device)
         i, j = torch.tril_indices(record.shape[1], record.shape[1], device=device)
         data: GeneData = replace(skeleton.data, count=counts, total=totals, pairs=counts[:, i] * counts[:, j])
         return replace(skeleton, data=data)
@@ -175,3 +205,13 @@ class CellFile:
     def close(self) -> None:
         """Remove the file."""
         self._file.close()
+
+
+def _sizes_of(block: Block) -> tuple[int, int, int]:
+    return (*block.data.count.shape[:2], len(block.slot))
+
+
+def _least_type(values: np.ndarray) -> np.dtype:
+    """Return the smallest type that holds whole numbers."""
+    largest = values.max(initial=0)
+    return next(np.dtype(kind) for kind in COUNT_TYPES if largest <= np.iinfo(kind).max)

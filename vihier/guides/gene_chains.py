@@ -12,7 +12,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from vihier.guides.block import Block, Theta, align, deviation_sd, noise_variance, plates_of, scale_log_prior, variances
+from vihier.guides.block import (
+    Block,
+    Theta,
+    align,
+    deviation_sd,
+    noise_variance,
+    plates_of,
+    scale_log_prior,
+    table_variance,
+    variances,
+)
 from vihier.guides.count_chains import CountChains
 from vihier.guides.deviations import gene_level, normal_like, split_genes
 from vihier.guides.evidence import gene_log_prior
@@ -286,6 +296,31 @@ class GeneChains:
         self.slots = torch.zeros_like(self.slot_count)
         if drawn.spread.sgrna is not None:
             self.slots = dense[..., : self.slot_count.shape[1]].transpose(1, 2)
+
+    def leaf_given_rest(self, theta: Theta) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean and sd of e, the gene x line table, given all else, [B, C, N], and how little of a change the rows undo.
+
+        The last is 1 / (1 + tau v N[c]): where the rest of a line's mean moves by one, the mean of e moves against it,
+        and of their sum so much is left.
+        """
+        noise = noise_variance(self.structure, theta, self.block)
+        variance = table_variance(self.structure, ("gene", "line"), theta, self.block)
+        assert variance is not None
+        relative = variance / noise
+        shrink = (1.0 + relative * self.cell_count).reciprocal()
+        left = torch.addcmul(self.residual, self.cell_count, self._part(self._leaf()))
+        return relative * shrink * left, (variance * shrink).sqrt(), shrink
+
+    def _leaf(self) -> Location:
+        (location,) = self.structure.table(("gene", "line"))
+        return location
+
+    def take_leaf(self, leaf: Tensor) -> None:
+        """Put e, [B, C, N], in the place of what it was."""
+        location = self._leaf()
+        self._take_change(location, leaf - self._part(location))
+        self.deviations[location.name] = leaf if location.reach == 1 else leaf / location.reach
+        self._squares.pop(location.name, None)
 
     def _slot_residual(self) -> Tensor:
         return self.slot_total - self.data.to_slots(self.columns) - self.slot_count * self.slots

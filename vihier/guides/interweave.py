@@ -41,7 +41,7 @@ from vihier.guides.gene_chains import (
 from vihier.guides.gene_tree import tree_scales
 from vihier.guides.interchange import interchangeable, swap
 from vihier.guides.mixed_model import is_shared
-from vihier.guides.row_moves import Around, NoiseSaid, RowMoves, around
+from vihier.guides.row_moves import Around, NoiseMoves, NoiseSaid, RowMoves, around
 from vihier.guides.scale_densities import held_density, rows_density
 from vihier.guides.slice_sampler import slice_sample
 from vihier.guides.structure import Location, Scale, Structure
@@ -192,7 +192,7 @@ class Sweeper:
             if scale in self.tree_scales:
                 self._move_in_tree(theta, scale, [], self._prior)
             elif self._is_tree_family(scale):
-                self._move_in_tree(theta, scale, family, self._own_prior)
+                self._move_in_tree(theta, scale, family, self.own_prior)
 
     def _is_tree_family(self, scale: Scale) -> bool:
         """Whether a scale is that of scales of genes' trees, and of nothing else."""
@@ -339,7 +339,7 @@ class Sweeper:
         """Move noise scales given the rows' weights, then nu or all of them with these integrated out, then these."""
         rows.take_residuals()
         if self.structure.noise is not None and not self.held:
-            self._move_noise_scales(theta, self.structure.scale(self.structure.noise), rows)
+            self.move_noise_scales(theta, self.structure.scale(self.structure.noise), rows)
         rows.take_squares(self._of_parts(theta))
         if self.structure.freedom is not None and not self.held:
             self._move_without_weights(theta, rows, self.structure.freedom.source)
@@ -350,11 +350,11 @@ class Sweeper:
         self.turn = not self.turn
         if freedom is not None and (self.turn or self.structure.noise is None):
             scale = self.structure.scale(freedom)
-            theta[scale.name] = rows.moved_freedom(theta[scale.name], scale, lambda x: self._prior_at(theta, scale, x))
+            theta[scale.name] = rows.moved_freedom(theta[scale.name], scale, lambda x: self.prior_at(theta, scale, x))
         elif self.structure.noise is not None:
             self._move_noise_level(theta, self.structure.scale(self.structure.noise), rows)
 
-    def _move_noise_scales(self, theta: Theta, scale: Scale, rows: RowMoves) -> None:
+    def move_noise_scales(self, theta: Theta, scale: Scale, rows: NoiseMoves) -> None:
         """Move each noise scale, and the spread of log-normal ones, and of those that they are around, with them."""
         start = theta[scale.name]
         said = rows.noise_said(theta, scale, self._own_squares(theta, scale, [scale]))
@@ -365,7 +365,7 @@ class Sweeper:
             start = theta[scale.name]
             self._move_spread(theta, [x.scale for x in above[: i + 1]], each, said, rows)
 
-    def _move_spread(self, theta: Theta, moved: list[Scale], level: Around, said: NoiseSaid, rows: RowMoves) -> None:
+    def _move_spread(self, theta: Theta, moved: list[Scale], level: Around, said: NoiseSaid, rows: NoiseMoves) -> None:
         """Move the spread of log-normal scales with these, the last of `moved`, and what is around them."""
         spread, last = level.spread, moved[-1]
         if spread is None or spread.plates or children_of(self.structure, spread) != [last]:
@@ -373,13 +373,21 @@ class Sweeper:
         centre = level.centre(theta, self.block)
         deviations, before = theta[last.name] - centre, theta[spread.name]
         of_rows = align(deviations, last.plates, moved[0].plates, self.block)
-        theta[spread.name] = rows.moved_spread(before, of_rows, said, lambda x: self._own_prior(theta, spread, x))
+        theta[spread.name] = rows.moved_spread(before, of_rows, said, lambda x: self.own_prior(theta, spread, x))
         shift = deviations * (theta[spread.name] - before).expm1()
         for each in moved:
             theta[each.name] = theta[each.name] + align(shift, last.plates, each.plates, self.block)
 
     def _move_noise_level(self, theta: Theta, scale: Scale, rows: RowMoves) -> None:
         """Move all noise scales, and what they are around, by one factor, with the rows' weights integrated out."""
+        moved, prior = self.level_prior(theta, scale)
+        start = theta[scale.name].new_zeros(theta[scale.name].shape[-1])
+        shift = rows.moved_level(start, rows.rows[0].freedom(theta), prior)
+        for x in moved:
+            theta[x.name] = theta[x.name] + shift
+
+    def level_prior(self, theta: Theta, scale: Scale) -> tuple[list[Scale], Callable[[Tensor], Tensor]]:
+        """Return the noise scales and what they are around, and the log prior of a shift of all their logarithms."""
         structure = self.structure
         moved = [scale, *(each.parent for each in around(structure, scale) if each.parent is not None)]
         asked = {x.name: x for at in moved for x in (at, *children_of(structure, at))}.values()
@@ -393,10 +401,7 @@ class Sweeper:
                 total = total + sum_to(x.plates, (), scale_log_prior(structure, x, at, self.block), self.block)
             return total
 
-        start = theta[scale.name].new_zeros(theta[scale.name].shape[-1])
-        shift = rows.moved_level(start, rows.rows[0].freedom(theta), prior)
-        for x in moved:
-            theta[x.name] = theta[x.name] + shift
+        return moved, prior
 
     def log_joint(self, theta: Theta) -> Tensor:
         """Log density, [N], of the rows and of all scales and locations as the last sweep left them."""
@@ -429,13 +434,14 @@ class Sweeper:
         """Return what `held_density` asks of the deviations whose scales are `moved`."""
         return self._own_squares(theta, scale, moved)
 
-    def _own_prior(self, theta: Theta, scale: Scale, x: Tensor) -> Tensor:
+    def own_prior(self, theta: Theta, scale: Scale, x: Tensor) -> Tensor:
+        """Log prior of a scale alone, at points, [..., P, N]."""
         return scale_log_prior(self.structure, scale, {**at_points(theta), scale.name: x}, self.block)
 
     def _prior(self, theta: Theta, scale: Scale, x: Tensor) -> Tensor:
         return log_prior(self.structure, theta, scale, x, self.block)
 
-    def _prior_at(self, theta: Theta, scale: Scale, x: Tensor) -> Tensor:
+    def prior_at(self, theta: Theta, scale: Scale, x: Tensor) -> Tensor:
         """Log prior, as above, of one point for each element."""
         return self._prior(theta, scale, x.unsqueeze(-2)).squeeze(-2)
 
@@ -446,10 +452,10 @@ class Sweeper:
         if len(users) == 1:
             self._move_with_rows(theta, scale, [], users[0], self._prior)
         if not users and all(self._is_leaf(child) for child in family) and not self._is_tree_family(scale):
-            self._move_held(theta, scale, family, self._own_prior)
+            self._move_held(theta, scale, family, self.own_prior)
             of_family = users_of(self.structure, family[0]) if len(family) == 1 else []
             if len(of_family) == 1:
-                self._move_with_rows(theta, scale, family, of_family[0], self._own_prior)
+                self._move_with_rows(theta, scale, family, of_family[0], self.own_prior)
 
     def _is_leaf(self, scale: Scale) -> bool:
         """Whether a scale's prior is the same when it and its parent grow by one factor, and nothing else asks."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from vihier.guides.block import Theta
 from vihier.guides.gene_chains import Said
 from vihier.guides.level_chains import Left
+from vihier.guides.row_sums import RowSums
 from vihier.inference.workers import Workers
 
 PARTS = 64
@@ -30,7 +31,8 @@ class Visit:
     of the rows' squared residuals; `squares` counts and sums the squared standardised deviations of each location of
     genes by the elements of its scale; `rows` what the rows say of moving a shared scale along with the deviations
     that it scales (`vihier.guides.scale_densities.rows_density`). `left`, where the block was visited with its gene x
-    line table integrated out, is what stands for `residual` and `rows` then.
+    line table integrated out, is what stands for `residual` and `rows` then. `of_rows` is of rows that are not Normal
+    with one noise scale.
     """
 
     own: Theta
@@ -39,6 +41,7 @@ class Visit:
     squares: dict[str, tuple[Tensor, Tensor]]
     rows: dict[tuple[str, str], tuple[Tensor, Tensor]]
     left: Left | None = None
+    of_rows: RowSums | None = None
 
     def of_chains(self, at: slice) -> Visit:
         """Return what is left behind of some chains."""
@@ -51,6 +54,7 @@ class Visit:
             {name: (number[..., :1], square[..., at]) for name, (number, square) in self.squares.items()},
             {key: (pull[..., at], weight[..., at]) for key, (pull, weight) in self.rows.items()},
             left and replace(left, square=left.square[..., at], residual=left.residual[..., at]),
+            self.of_rows and self.of_rows.of_chains(at),
         )
 
 
@@ -128,6 +132,8 @@ class PassSums:
                 yield from pair
         for pair in visited.rows.values():
             yield from pair
+        if visited.of_rows is not None:
+            yield from vars(visited.of_rows).values()
 
     def total(self, workers: Workers) -> Visit:
         """Put the workers' sums together; `theta` gets the scales of all genes."""
@@ -142,9 +148,8 @@ class PassSums:
         residual = next(sums)
         squares = {name: (next(sums), next(sums)) for name in self._like.squares if name not in self.by_gene}
         rows = {key: (next(sums), next(sums)) for key in self._like.rows}
-        return replace(
-            self._like, own={}, said=said, residual=residual, squares=squares | self.by_gene, rows=rows, left=self._left
-        )
+        of_rows = self._like.of_rows and RowSums(*(next(sums) for _ in vars(self._like.of_rows)))
+        return Visit({}, said, residual, squares | self.by_gene, rows, self._left, of_rows)
 
 
 def _tables(left: Left) -> list[Tensor]:

@@ -15,6 +15,8 @@ from vihier.kernels.cells import GeneData
 from vihier.kernels.rows import (
     ROW_DTYPE,
     RowTable,
+    draw_weights,
+    noise_pull,
     of_rows,
     residuals,
     step_weights,
@@ -114,6 +116,21 @@ class RowChains:
         assert self.weight is not None
         freedom = of_rows(self.freedom(theta), self.table.freedom)
         self.weight = step_weights(self.weight, freedom, self.squares, self.generator)
+
+    def draw_weights(self, theta: Theta) -> None:
+        """Draw the weights of Student-t rows given everything else, whatever they were."""
+        freedom = of_rows(self.freedom(theta), self.table.freedom)
+        self.weight = draw_weights(freedom, self.squares, self.generator)
+
+    def scaled_squares(self, size: int) -> Tensor:
+        """Sum of squared residuals in units of the noise scales, as `noise_squares`."""
+        return sum_rows(self.squares, self.table.noise, size)
+
+    def noise_pull(self, theta: Theta, size: int) -> tuple[Tensor, Tensor]:
+        """Sum `vihier.kernels.rows.noise_pull` over the rows of each noise scale, [size, N], or all, [N]; float64."""
+        found = noise_pull(of_rows(self.freedom(theta), self.table.freedom), self.squares)
+        pull, bend = (sum_rows(x, self.table.noise, size) for x in found)
+        return pull, bend
 
     def log_density(self, theta: Theta) -> Tensor:
         """Log density of the rows given locations and scales, weights integrated out, [N]."""

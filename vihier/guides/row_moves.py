@@ -6,6 +6,7 @@ better (van Dyk & Park 2008, J. Am. Stat. Assoc. 103, 790), and the weights afte
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -74,13 +75,42 @@ def around(structure: Structure, scale: Scale) -> list[Around]:
     return found
 
 
-class RowMoves(BlockRows[RowChains]):
+class NoiseMoves(ABC):
+    """Moves of noise scales given what the rows say of them, wherever that comes from."""
+
+    generator: torch.Generator
+
+    @abstractmethod
+    def noise_said(self, theta: Theta, scale: Scale, own: tuple[Tensor, Tensor]) -> NoiseSaid:
+        """Return what is said; `own` are the number and the squares of locations that they scale too."""
+
+    def moved_noise(self, start: Tensor, said: NoiseSaid, prior: Density) -> Tensor:
+        """Return the log noise scales after a move given the weights."""
+        width = (NOISE_SDS / (2 * said.count.clamp_min(0) + 1).sqrt()).clamp_max(WIDEST)
+        return slice_sample(held_density(prior, start, said.count, said.squares), start, self.generator, width=width)
+
+    def moved_spread(self, start: Tensor, deviations: Tensor, said: NoiseSaid, prior: Density) -> Tensor:
+        """Return the log spread of the log noise scales after a move that takes their deviations, [R, N], along.
+
+        Where noise scales are all but equal their spread moves little while they are held: the rows must have a say.
+        """
+        from_start, deviations = start.unsqueeze(-2), deviations.unsqueeze(-2)
+        count, squares = said.count.unsqueeze(-2), said.squares.unsqueeze(-2)
+
+        def density(x: Tensor) -> Tensor:
+            shift = deviations * (x - from_start).expm1()
+            return prior(x) - (count * shift + 0.5 * squares * (-2 * shift).exp()).sum(0)
+
+        return slice_sample(density, start, self.generator)
+
+
+class RowMoves(NoiseMoves, BlockRows[RowChains]):
     """What the fold changes of all blocks say, for a sweeper; parameters as of `BlockRows`."""
 
     def __init__(self, structure: Structure, parts: Sequence[GeneChains], generator: torch.Generator) -> None:
         rows = [part.rows for part in parts if isinstance(part.rows, RowChains)]
         super().__init__(structure, parts, rows, generator)
-        self._moves_of_freedom = 0
+        self.long_every, self._moves_of_freedom = LONG_STEP_EVERY, 0
 
     def take_squares(self, mine: Sequence[Theta]) -> None:
         """Bring their squares to units of the noise scales, which `mine` has for each block."""
@@ -105,25 +135,6 @@ class RowMoves(BlockRows[RowChains]):
         squares = self._sum(lambda i: self.rows[i].noise_squares(len(start) if scale.plates else 1))
         squares = squares.to(start) * (-2 * start).exp() / self.structure.noise_factor**2
         return NoiseSaid(self._count(scale, "noise") + own[0], squares + own[1])
-
-    def moved_noise(self, start: Tensor, said: NoiseSaid, prior: Density) -> Tensor:
-        """Return the log noise scales after a move given the weights."""
-        width = (NOISE_SDS / (2 * said.count + 1).sqrt()).clamp_max(WIDEST)
-        return slice_sample(held_density(prior, start, said.count, said.squares), start, self.generator, width=width)
-
-    def moved_spread(self, start: Tensor, deviations: Tensor, said: NoiseSaid, prior: Density) -> Tensor:
-        """Return the log spread of the log noise scales after a move that takes their deviations, [R, N], along.
-
-        Where noise scales are all but equal their spread moves little while they are held: the rows must have a say.
-        """
-        from_start, deviations = start.unsqueeze(-2), deviations.unsqueeze(-2)
-        count, squares = said.count.unsqueeze(-2), said.squares.unsqueeze(-2)
-
-        def density(x: Tensor) -> Tensor:
-            shift = deviations * (x - from_start).expm1()
-            return prior(x) - (count * shift + 0.5 * squares * (-2 * shift).exp()).sum(0)
-
-        return slice_sample(density, start, self.generator)
 
     def _log_tails(self, inverse_freedom: Tensor) -> Tensor:
         return self._sum(lambda i: self.rows[i].log_tails(inverse_freedom))
@@ -154,6 +165,6 @@ class RowMoves(BlockRows[RowChains]):
             return prior(x) + student_log_density(freedom, self._log_tails(1 / freedom).to(x), count)
 
         width = (FREEDOM_WIDTH / (count + 1).sqrt()).clamp_max(WIDEST)
-        if self._moves_of_freedom % LONG_STEP_EVERY == 0:
+        if self._moves_of_freedom % self.long_every == 0:
             width = torch.full_like(width, LONG_STEP)
         return slice_sample_in_turn(density, start, self.generator, width=width)

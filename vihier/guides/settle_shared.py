@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from vihier.guides.block import Theta
 from vihier.guides.gene_chains import Said, children_of, users_of
 from vihier.guides.interweave import Sweeper
 
 
-def settle_shared(sweeper: Sweeper, theta: Theta, said: Said, times: int) -> None:
+def settle_shared(sweeper: Sweeper, theta: Theta, said: Said, times: int) -> Tensor:
     """Draw the shared locations, their own scales and the scales of those, several times over: that costs no pass.
 
     Parameters
@@ -16,6 +18,11 @@ def settle_shared(sweeper: Sweeper, theta: Theta, said: Said, times: int) -> Non
         Gets the scales' new values; `sweeper.shared` the locations'.
     said : Said
         What the genes' tables say. A shift of them all against the shared level goes along from time to time.
+
+    Returns
+    -------
+    Tensor
+        How far all genes have shifted against what they share, [N].
     """
     collapsed = {scale.name for scale in sweeper.collapsed}
     above = [
@@ -25,8 +32,10 @@ def settle_shared(sweeper: Sweeper, theta: Theta, said: Said, times: int) -> Non
         and {child.name for child in children_of(sweeper.structure, scale)} & collapsed
         and {child.name for child in children_of(sweeper.structure, scale)} <= collapsed
     ]
+    whole = said.level_pull.new_zeros(said.level_pull.shape)
     for _ in range(times):
         shift = sweeper.draw_shared(theta, said)
+        whole = whole + shift
         said = Said(
             said.weight,
             said.rhs - said.weight * shift,
@@ -35,3 +44,4 @@ def settle_shared(sweeper: Sweeper, theta: Theta, said: Said, times: int) -> Non
         )
         for scale in above:
             sweeper.move(theta, scale)
+    return whole

@@ -27,19 +27,22 @@ from vihier.models.batch import Batch
 
 @dataclass(frozen=True)
 class GeneDraws:
-    """Draws of a block's genes, all but the gene x line table: values of locations, and scales; draws last."""
+    """Draws of a block's genes: values of all locations but the gene x line table, and scales; draws last.
+
+    `leaf` are that table's own deviations where these were drawn too, [B, C, N].
+    """
 
     values: Theta
     scales: Theta
+    leaf: Tensor | None = None
 
 
-@dataclass
-class StreamedFit:
-    """A structured fit whose genes were streamed.
+@dataclass(kw_only=True)
+class StreamedGlobals:
+    """What any fit knows whose genes were streamed.
 
-    `theta` are draws of the shared log-scales and `shared` of the shared locations' deviations, draws last; `own` is
-    where each gene's own scales are. `rhat` and `drift` are of the shared log-scales: over the chains, and between the
-    kept states' first half and their second.
+    `theta` are draws of the shared log-scales and `shared` of the shared locations' deviations, draws last. `rhat` and
+    `drift` are of the shared log-scales: over the chains, and between the kept states' first half and their second.
     """
 
     structure: Structure
@@ -49,17 +52,12 @@ class StreamedFit:
     reason: str
     theta: Theta
     shared: Theta
-    own: OwnScales
     first: Block
     passes: int
     rhat: float
     drift: float
+    dtype: torch.dtype
     not_identified: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        column = shared_columns(self.structure, self.shared, self.first)
-        self.column = None if column is None else column.to(self.own.centre)
-        self._theta = {name: value.to(self.own.centre) for name, value in self.theta.items()}
 
     @property
     def n_draws(self) -> int:
@@ -83,13 +81,25 @@ class StreamedFit:
     def draw_globals(self, n_draws: int) -> dict[str, Tensor]:
         """Return the draws of the sites shared by genes: site -> [n_draws, *its shape]."""
         assert n_draws == self.n_draws
-        return to_sites(self.structure, {name: value.to(self.own.centre) for name, value in self.shared_values.items()})
+        return to_sites(self.structure, {name: value.to(self.dtype) for name, value in self.shared_values.items()})
 
     @property
     def shared_values(self) -> Theta:
         """Values of the shared scales and locations, draws last."""
         scales = {name: value.exp() for name, value in self.theta.items()}
         return scales | centre(self.structure, locations_of(self.structure, True), self.shared, {}, self.first)
+
+
+@dataclass(kw_only=True)
+class StreamedFit(StreamedGlobals):
+    """A structured fit whose genes were streamed; `own` is where each gene's own scales are."""
+
+    own: OwnScales
+
+    def __post_init__(self) -> None:
+        column = shared_columns(self.structure, self.shared, self.first)
+        self.column = None if column is None else column.to(self.own.centre)
+        self._theta = {name: value.to(self.own.centre) for name, value in self.theta.items()}
 
     def draw_locals(self, batch: Batch, global_draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Draw the sites of a batch's genes from their exact conditional: site -> [n_draws, *its shape there]."""

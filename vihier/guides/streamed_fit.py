@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +17,12 @@ from vihier.guides.block import Theta
 from vihier.guides.cell_file import CellFile
 from vihier.guides.deviations import shared_columns
 from vihier.guides.gene_chains import Said
+from vihier.guides.kept_draws import KeptFit, effective_sizes, shared_as_drawn
 from vihier.guides.own_scales import OwnScales
 from vihier.guides.streamed_chains import ChainState, Random, StreamedChains
 from vihier.guides.streamed_draws import StreamedFit
 from vihier.guides.streamed_globals import Kept, draw_globals
+from vihier.guides.streamed_rows import PassPlan, StreamedRows
 from vihier.guides.streamed_start import start_on_some_genes
 from vihier.guides.structure import Structure
 from vihier.inference.device import generator
@@ -28,6 +32,7 @@ from vihier.inference.threads import keep_freed_memory, one_thread
 PASSES_IN_ROUND = 2
 FEWEST_COMPARED = 4
 """Kept rounds from which chains are compared."""
+ROW_CHAINS, FEWEST_ROW_CHAINS = 8, 4
 DECIMALS = 4
 """Of R-hat: processors that round differently stop after the same pass."""
 
@@ -46,15 +51,44 @@ class StreamSettings:
     most_rounds: int = 40
     rhat_limit: float = 1.2
 
+    @staticmethod
+    def of_rows(draws: int) -> StreamSettings:
+        """Return those for rows that are not Normal with one noise scale: the passes themselves give the draws."""
+        chains = min(ROW_CHAINS, max(FEWEST_ROW_CHAINS, draws))
+        rounds = max(12, -(-draws // (PASSES_IN_ROUND * chains)))
+        # Of thousands of scales the largest R-hat of so few states is that of chance.
+        return StreamSettings(chains, burn_in=5, rounds=rounds, most_rounds=max(40, 2 * rounds), rhat_limit=1.4)
+
+    @property
+    def states(self) -> int:
+        """How many states of the chains the rounds give where each pass gives one."""
+        return PASSES_IN_ROUND * self.rounds
+
+    def passes(self, draws: int, most: int) -> PassPlan:
+        """Say which passes give so many draws, where there are `most` passes at most."""
+        n_slots = -(-draws // self.chains)
+        burn_in = min(PASSES_IN_ROUND * self.burn_in, most // 2)
+        return PassPlan(self.chains, burn_in, max(1, self.states // n_slots), n_slots)
+
+    def most_passes(self, asked: int | None) -> int:
+        """Return how many passes there are at most."""
+        most = PASSES_IN_ROUND * (self.burn_in + self.most_rounds)
+        return most if asked is None else min(most, asked)
+
 
 @dataclass
 class Running:
-    """Everything that a stopped fit needs to go on: the chains, what was kept of them, and sums over kept states."""
+    """Everything that a stopped fit needs to go on: the chains, what was kept of them, and sums over kept states.
+
+    `kept_shared` are the shared locations of the last states whose genes' draws wait in a file. `keep` is called before
+    all this is written down: it has the disk hold such files.
+    """
 
     state: ChainState
     said: Said | None = None
     kept_theta: list[Theta] = field(default_factory=list)
     kept_said: list[Said] = field(default_factory=list)
+    kept_shared: list[Theta] = field(default_factory=list)
     own_sum: Theta = field(default_factory=dict)
     own_square: Theta = field(default_factory=dict)
     column_sum: Tensor | None = None
@@ -62,6 +96,7 @@ class Running:
     trace: list[Tensor] = field(default_factory=list)
     rhats: list[float] = field(default_factory=list)
     finished: bool = False
+    keep: Callable[[], None] = lambda: None
 
 
 def fit_streamed(
@@ -76,7 +111,8 @@ def fit_streamed(
     settings: StreamSettings | None = None,
     running: Running | None = None,
     after_pass: Callable[[Running], None] = lambda _: None,
-) -> StreamedFit:
+    folder: Path | None = None,
+) -> StreamedFit | KeptFit:
     """Sweep chains over the whole screen and draw what genes share.
 
     Parameters
@@ -91,24 +127,37 @@ def fit_streamed(
         Where a stopped fit of the same screen goes on; it ends with the same numbers.
     after_pass : callable
         Called after each pass with all that is needed to go on from it.
+    folder : Path or None
+        Where files wait of rows that are not Normal with one noise scale; those of a stopped fit are there.
 
     Raises
     ------
     FitError
         If a shared scale is not a number after a pass.
     """
-    settings = settings or StreamSettings()
+    settings = settings or (StreamSettings() if structure.is_plain else StreamSettings.of_rows(draws))
     keep_freed_memory()
 
     def random(*keys: int | str) -> torch.Generator:
         return generator(cells.skeleton(0).slot.device, seed, *keys)
 
+    rows = None
+    if not structure.is_plain:
+        assert folder is not None
+        rows = StreamedRows(structure, cells, folder, settings.passes(draws, settings.most_passes(max_steps)), random)
+
     with one_thread(), torch.no_grad():
+        if rows is not None and running is not None:
+            rows.saved = running.state.passes
         if running is None:
             state = start_on_some_genes(structure, cells, settings.chains, random, progress, init)
             running = Running(state)
-        chains = StreamedChains(structure, cells, random, running.state, running.said)
+        chains = StreamedChains(structure, cells, random, running.state, running.said, rows)
+        if rows is not None:
+            running.keep = rows.keep
         sweep_on(chains, running, max_steps, progress, settings, after_pass)
+        if rows is not None:
+            return _finish_rows(chains, rows, running, draws, seed, settings)
         return _finish(structure, cells, running, chains, draws, seed, settings, random)
 
 
@@ -121,8 +170,7 @@ def sweep_on(
     after_pass: Callable[[Running], None],
 ) -> None:
     """Go on with chains until they agree, or have made as many passes as they may."""
-    most = PASSES_IN_ROUND * (settings.burn_in + settings.most_rounds)
-    most = most if max_steps is None else min(most, max_steps)
+    most = settings.most_passes(max_steps)
     progress.start("passes", most)
     while running.state.passes < most and not running.finished:
         chains.sweep()
@@ -130,12 +178,13 @@ def sweep_on(
         _keep(running, chains, settings)
         passes = running.state.passes
         n_kept = len(running.kept_theta)
+        needed = settings.rounds if chains.rows is None else settings.states
         whole_round = passes % PASSES_IN_ROUND == 0
         rhat = math.inf
         if whole_round and n_kept >= FEWEST_COMPARED:
-            rhat, _ = agreement(running.kept_theta[-max(settings.rounds, n_kept // 2) :])
+            rhat, _ = agreement(running.kept_theta[-max(needed, n_kept // 2) :])
             running.rhats.append(rhat)
-        enough = n_kept >= settings.rounds and whole_round
+        enough = n_kept >= needed and whole_round
         running.finished = chains.cells.workers.any(enough and rhat < settings.rhat_limit)
         progress.update(passes, {"rhat": running.rhats[-1]} if running.rhats else None)
         after_pass(running)
@@ -154,6 +203,9 @@ def _keep(running: Running, chains: StreamedChains, settings: StreamSettings, al
             "tighter priors with --prior"
         )
     running.trace.append(flat.mean(1))
+    if chains.rows is not None:
+        _keep_drawn(running, chains)
+        return
     if passes <= PASSES_IN_ROUND * settings.burn_in and not always:
         return
     if passes % PASSES_IN_ROUND == 1 or always:
@@ -170,6 +222,21 @@ def _keep(running: Running, chains: StreamedChains, settings: StreamSettings, al
         running.own_sum[name] = running.own_sum.get(name, 0) + value.sum(-1)
         running.own_square[name] = running.own_square.get(name, 0) + value.square().sum(-1)
     running.n_own += next(iter(state.theta.values())).shape[-1]
+
+
+def _keep_drawn(running: Running, chains: StreamedChains) -> None:
+    """Keep what genes shared when a pass drew them, where the draws of a pass are kept."""
+    seen, rows = chains.seen, chains.rows
+    assert rows is not None
+    if seen.passes < rows.plan.burn_in:
+        return
+    shared = {name: value for name, value in seen.theta.items() if name not in chains.own}
+    random = chains.random("pass", seen.passes, "split")
+    running.kept_theta.append(shared)
+    if rows.plan.slot(seen.passes) is None:
+        return
+    running.kept_shared.append(shared_as_drawn(chains.structure, shared, seen.shared, chains.block, random))
+    running.kept_shared = running.kept_shared[-rows.plan.n_slots :]
 
 
 def agreement(kept: Sequence[Theta]) -> tuple[float, float]:
@@ -200,13 +267,6 @@ def _finish(
     settings: StreamSettings,
     random: Random,
 ) -> StreamedFit:
-    n_kept = len(running.kept_theta)
-    rhat, drift = math.inf, math.inf
-    if n_kept >= FEWEST_COMPARED:
-        rhat, drift = agreement(running.kept_theta[-max(settings.rounds, n_kept // 2) :])
-    reason = f"it was stopped after {running.state.passes} passes, before its chains agreed"
-    if running.finished:
-        reason = f"R-hat of every shared log-scale was below {settings.rhat_limit} after {running.state.passes} passes"
     kept = Kept(tuple(running.kept_theta), tuple(running.kept_said))
     theta, shared = draw_globals(structure, chains.block, kept, draws, random, cells.workers)
     of_leaf = {location.scale for location in structure.table(("gene", "line"))}
@@ -228,25 +288,67 @@ def _finish(
         {name: value.mean(-1, keepdim=True).to(dtype) for name, value in theta.items()},
         None if column is None else column.mean(1, keepdim=True).to(dtype),
     )
-    # The last of these are of the passes by twos.
-    rhats = np.array(running.rhats)
-    at = PASSES_IN_ROUND * np.arange(
-        settings.burn_in + FEWEST_COMPARED, settings.burn_in + FEWEST_COMPARED + len(rhats)
-    )
-    history: dict[str, np.ndarray] = {"step": np.arange(1, len(running.trace) + 1)}
-    if len(rhats):
-        history |= {"r_hat": rhats, "window_step": at}
     return StreamedFit(
+        **_outcome(running, settings, settings.rounds),
         structure=structure,
         seed=seed,
-        history=history,
-        converged=running.finished,
-        reason=reason,
         theta=theta,
         shared=shared,
         own=own,
         first=chains.block,
-        passes=running.state.passes,
-        rhat=rhat,
-        drift=drift,
+        dtype=dtype,
     )
+
+
+def _finish_rows(
+    chains: StreamedChains, rows: StreamedRows, running: Running, draws: int, seed: int, settings: StreamSettings
+) -> KeptFit:
+    """Put the last states and the records of their genes together, in the order of the chains' passes."""
+    given = running.kept_theta[:: rows.plan.stride]
+    kept = given[-rows.plan.n_slots :]
+    slots = [(len(given) - len(kept) + i) % rows.plan.n_slots for i in range(len(kept))]
+    # A fit that was cut short has fewer than its draws need: some are there several times.
+    order = [i % len(kept) for i in range(rows.plan.n_slots)]
+    starts = np.cumsum([0, *(n_genes for n_genes, _, _ in chains.cells.sizes)]).tolist()
+    return KeptFit(
+        **_outcome(running, settings, settings.states),
+        structure=chains.structure,
+        seed=seed,
+        theta={name: torch.cat([kept[i][name] for i in order], -1)[..., :draws] for name in kept[0]},
+        shared={
+            name: torch.cat([running.kept_shared[i][name] for i in order], -1)[..., :draws]
+            for name in running.kept_shared[0]
+        },
+        first=chains.block,
+        dtype=chains.cells.dtype,
+        drawn=rows.draws,
+        slots=tuple(slots[i] for i in order),
+        number_of={start: number for number, start in enumerate(starts[:-1])},
+        n_chains=settings.chains,
+        ess=effective_sizes(kept),
+    )
+
+
+def _outcome(running: Running, settings: StreamSettings, rounds: int) -> dict[str, Any]:
+    """Say how the chains went: over so many kept states, or half of them if that is more."""
+    passes, n_kept = running.state.passes, len(running.kept_theta)
+    rhat, drift = math.inf, math.inf
+    if n_kept >= FEWEST_COMPARED:
+        rhat, drift = agreement(running.kept_theta[-max(rounds, n_kept // 2) :])
+    reason = f"it was stopped after {passes} passes, before its chains agreed"
+    if running.finished:
+        reason = f"R-hat of every shared log-scale was below {settings.rhat_limit} after {passes} passes"
+    rhats = np.array(running.rhats)
+    history: dict[str, np.ndarray] = {"step": np.arange(1, len(running.trace) + 1)}
+    if len(rhats):
+        # The last of these are of the passes by twos.
+        last = passes // PASSES_IN_ROUND
+        history |= {"r_hat": rhats, "window_step": PASSES_IN_ROUND * np.arange(last - len(rhats) + 1, last + 1)}
+    return {
+        "history": history,
+        "converged": running.finished,
+        "reason": reason,
+        "passes": passes,
+        "rhat": rhat,
+        "drift": drift,
+    }

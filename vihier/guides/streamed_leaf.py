@@ -8,16 +8,18 @@ import numpy as np
 
 from vihier.guides.block import Block
 from vihier.guides.structure import Structure
+from vihier.inference.sites import FILE_DIMS
 from vihier.models.batch import Batch
-from vihier.posterior.linear_forms import GENE, LINE, LINEAGE, SGRNA, LinearForm, Places, Term
+from vihier.posterior.linear_forms import LinearForm, Places, Term
 from vihier.posterior.regeneration import Cells, Regeneration
 
 EXACT = 1e-12
-FILE_DIMS = {"sgrna": SGRNA, "gene": GENE, "line": LINE, "lineage": LINEAGE}
 
 
 def regeneration_of(structure: Structure, variables: Mapping[str, LinearForm], seed: int) -> Regeneration | None:
     """Say how draws of a program's gene x line table are made from draws of all else; None where it has not just one.
+
+    Where rows are not Normal with one noise scale it does not follow from all else, and its draws are kept.
 
     Parameters
     ----------
@@ -54,12 +56,13 @@ def regeneration_of(structure: Structure, variables: Mapping[str, LinearForm], s
         rest=LinearForm(round(offset, 12), tuple(rest)),
         variables={leaf.name: LinearForm(0.0, (Term(leaf.name, 1.0),)), **variables},
         seed=seed,
+        kept=not structure.is_plain,
     )
 
 
 def dims_in_file(structure: Structure, name: str) -> tuple[str, ...]:
     """Dims that a posterior file gives a location or scale."""
-    return tuple(FILE_DIMS[plate] for plate in structure.site(name).plates)
+    return tuple(FILE_DIMS.get(plate, plate) for plate in structure.site(name).plates)
 
 
 def places_of(batch: Batch) -> Places:

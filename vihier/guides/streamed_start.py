@@ -11,14 +11,17 @@ from vihier.guides.block import Block, Theta
 from vihier.guides.cell_file import CellFile
 from vihier.guides.draw_groups import groups_of_chains
 from vihier.guides.interweave import Sweeper
-from vihier.guides.streamed_chains import NOISE_WIDTHS, ChainState, Random, zero_shared
+from vihier.guides.row_moves import LONG_STEP_EVERY, RowMoves
+from vihier.guides.streamed_chains import ChainState, Random, zero_shared
+from vihier.guides.streamed_moves import NOISE_WIDTHS
 from vihier.guides.structure import Structure
 from vihier.inference.progress import Progress
 from vihier.inference.threads import in_threads
 from vihier.inference.workers import Workers
 
 START_GENES = 160
-START_SWEEPS = 20
+START_SWEEPS, FAR_OFF = 20, 10
+FREEDOM_START = 1.5
 
 
 def start_on_some_genes(
@@ -85,6 +88,8 @@ def _sweep(
         sweeper.shared = zero_shared(structure, blocks[0], n)
         for sweep in range(START_SWEEPS):
             sweeper.noise_width = NOISE_WIDTHS[sweep % len(NOISE_WIDTHS)]
+            if isinstance(sweeper.rows, RowMoves):
+                sweeper.rows.long_every = 1 if sweep < FAR_OFF else LONG_STEP_EVERY
             theta = sweeper.sweep(theta)
         return theta, sweeper.shared
 
@@ -103,17 +108,20 @@ def _sweep(
 
 def _zeros(structure: Structure, block: Block, n_genes: int, n_chains: int) -> Theta:
     """Log-scales of zero for a screen of so many genes, float64."""
-    lineage = block.data.lineage
-    sizes = {"gene": n_genes, "line": lineage.shape[0], "lineage": lineage.shape[1]}
     like = block.data.square.double()
     return {
-        scale.name: like.new_zeros(*(sizes[plate] for plate in scale.plates), n_chains) for scale in structure.scales
+        scale.name: like.new_zeros(
+            *(n_genes if plate == "gene" else block.batch.size_of(plate) for plate in scale.plates), n_chains
+        )
+        for scale in structure.scales
     }
 
 
 def dispersed(structure: Structure, block: Block, n_genes: int, n_chains: int, random: torch.Generator) -> Theta:
-    """Draw log-scales about -1 for a screen of so many genes."""
+    """Draw log-scales about -1 for a screen of so many genes, and degrees of freedom about 4."""
+    freedom = None if structure.freedom is None else structure.freedom.source
     return {
-        name: (torch.randn(zero.shape, generator=random, dtype=block.data.square.dtype, device=zero.device) * 0.3 - 1)
+        name: torch.randn(zero.shape, generator=random, dtype=block.data.square.dtype, device=zero.device) * 0.3
+        + (FREEDOM_START if name == freedom else -1)
         for name, zero in _zeros(structure, block, n_genes, n_chains).items()
     }

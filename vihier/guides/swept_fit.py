@@ -19,6 +19,7 @@ from vihier.guides.block import Block, Theta, in_single, make_block, split_by_sg
 from vihier.guides.interweave import Sweeper
 from vihier.guides.mixed_model import Structure, is_shared
 from vihier.guides.scales import ScaleGuide
+from vihier.guides.streamed_start import FREEDOM_START
 from vihier.guides.trust import sweep_drift
 from vihier.guides.values import centre, locations_of, to_sites, unpad
 from vihier.inference.batches import full_batch
@@ -29,8 +30,9 @@ from vihier.kernels.correlated import factor_of
 from vihier.models.batch import Batch
 from vihier.screen import Screen
 
-# Draws of gene x line tables that are held in memory, in float32: 4 GB.
-MOST_HELD = 1_000_000_000
+# Draws of gene x line tables that are held in memory, in float32: 4 GB. And the largest screen that is, in pairs of a
+# gene and a line: of more, the rows alone fill as much.
+MOST_HELD, HELD_UP_TO = 1_000_000_000, 400_000
 PART_CELLS = 13_000
 # Pairs of a gene and a line times chains, in the chains that settle and in those that draw, and fewest chains of each.
 SETTLING, SETTLING_CHAINS = 200_000, (4, 16)
@@ -42,7 +44,6 @@ BURN_IN, THIN = 10, 1
 # Where counts are few their noise takes longer to forget the guide.
 FEW_COUNTS, BURN_IN_OF_FEW = 20_000, 30
 MOST_KEPT, FEWEST_CHAINS = 16, 32
-FREEDOM_START = 1.5
 
 
 @dataclass

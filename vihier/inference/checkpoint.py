@@ -1,7 +1,8 @@
 """What a stopped or killed fit of a large screen goes on from: a folder beside its output.
 
-`about.json` says of which fit it is, `state.pt` holds the chains (tensors only, loaded with ``weights_only=True``), and
-`blocks/` what the blocks of the last pass added. Each file is replaced as a whole, so that a kill or a full disk leaves
+`about.json` says of which fit it is, `state.pt` holds the chains (tensors only, loaded with ``weights_only=True``),
+`passes/` what is kept of genes from pass to pass, where that is needed, and `blocks/` what the blocks of the last pass
+added. Each file is replaced as a whole, so that a kill or a full disk leaves
 the one before.
 """
 
@@ -24,7 +25,7 @@ from vihier.guides.streamed_chains import ChainState
 from vihier.guides.streamed_fit import Running
 from vihier.inference.config import first_difference
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 class Checkpoint:
@@ -40,7 +41,6 @@ class Checkpoint:
 
     def __init__(self, out: Path, screen_hash: str, config: str) -> None:
         self.folder = out.with_name(f"{out.name}.checkpoint")
-        self.blocks = self.folder / "blocks"
         self._about = {"format_version": FORMAT_VERSION, "screen_hash": screen_hash, "config": config}
 
     def open(self, resume: bool, force: bool) -> Running | None:
@@ -143,9 +143,11 @@ def _packed(running: Running) -> dict[str, Any]:
         "theta": dict(running.state.theta),
         "shared": dict(running.state.shared),
         "passes": running.state.passes,
+        "moved": torch.zeros(0) if running.state.moved is None else running.state.moved,
         "said": {} if running.said is None else dict(vars(running.said)),
         "kept_theta": [dict(theta) for theta in running.kept_theta],
         "kept_said": [dict(vars(said)) for said in running.kept_said],
+        "kept_shared": [dict(shared) for shared in running.kept_shared],
         "own_sum": dict(running.own_sum),
         "own_square": dict(running.own_square),
         "column_sum": torch.zeros(0) if column is None else column,
@@ -157,12 +159,13 @@ def _packed(running: Running) -> dict[str, Any]:
 
 
 def _unpacked(content: Mapping[str, Any]) -> Running:
-    column = content["column_sum"]
+    column, moved = content["column_sum"], content["moved"]
     return Running(
-        state=ChainState(content["theta"], content["shared"], content["passes"]),
+        state=ChainState(content["theta"], content["shared"], content["passes"], moved if moved.numel() else None),
         said=Said(**content["said"]) if content["said"] else None,
         kept_theta=content["kept_theta"],
         kept_said=[Said(**said) for said in content["kept_said"]],
+        kept_shared=content["kept_shared"],
         own_sum=content["own_sum"],
         own_square=content["own_square"],
         column_sum=None if not column.numel() else column,

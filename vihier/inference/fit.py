@@ -249,7 +249,7 @@ class _Run:
         program = load_program(asked.model, asked.priors, chosen_likelihood(asked, screen), covariates)
         streamed = is_streamed(screen, asked, program)
         if workers.count > 1:
-            check_workers(workers, screen, asked.batch_size, streamed, asked.out)
+            check_workers(workers, screen, asked.batch_size, streamed, asked.out, program.likelihood.is_plain)
         if not isinstance(screen, Screen) and not streamed:
             screen = screen.to_screen()
         if program.likelihood.is_of_counts:

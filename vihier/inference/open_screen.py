@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from vihier.inference.request import FitRequest
+    from vihier.models.likelihood import Likelihood
     from vihier.models.program import Program
     from vihier.store.store import ScreenStore
 
@@ -89,12 +90,20 @@ def is_large(path: Path) -> bool:
 def is_streamed(screen: Screen | ScreenStore, request: FitRequest, program: Program) -> bool:
     """Whether a screen is so large that a fit of it passes over its blocks instead of holding them.
 
-    Rows that are not Normal with one noise scale are held, and those that have covariates.
+    Rows that are not Normal with one noise scale are held up to a larger size; those that are counts or have covariates
+    are always.
     """
-    from vihier.guides.structured_fit import SWEPT_UP_TO
     from vihier.inference.covariates import has_row_design
 
-    large = screen.n_genes * screen.n_lines > SWEPT_UP_TO
-    if not (request.guide == "structured" and large and program.likelihood.is_plain):
-        return False
-    return not has_row_design(program, screen)
+    large = is_passed_over(screen.n_genes * screen.n_lines, request.draws, program.likelihood)
+    return request.guide == "structured" and large and not has_row_design(program, screen)
+
+
+def is_passed_over(pairs: int, draws: int, likelihood: Likelihood) -> bool:
+    """Whether a screen of so many pairs of a gene and a line is, where its program has no covariates."""
+    from vihier.guides import structured_fit, swept_fit
+
+    if likelihood.is_plain:
+        return pairs > structured_fit.SWEPT_UP_TO
+    large = pairs > swept_fit.HELD_UP_TO or pairs * draws > swept_fit.MOST_HELD
+    return large and not likelihood.is_of_counts

@@ -20,7 +20,9 @@ import numpy as np
 import torch
 
 from vihier.guides.cell_file import CellFile
+from vihier.guides.pass_sums import PARTS
 from vihier.guides.streamed_fit import PASSES_IN_ROUND, StreamSettings, fit_streamed
+from vihier.guides.streamed_rows import FIRST_VISITS
 from vihier.guides.streamed_start import START_GENES
 from vihier.guides.structure import Structure, read_structure
 from vihier.inference.device import run_on
@@ -28,8 +30,8 @@ from vihier.inference.draws import DrawPlan
 from vihier.inference.progress import Silent
 from vihier.inference.sites import FILE_DIMS, Sites, read_sites
 from vihier.inference.sizes import Sizes
-from vihier.inference.streamed_run import BLOCK_PAIRS
-from vihier.inference.streamed_write import ELEMENTS_AT_ONCE, FinalPass, Recipe, bytes_of_pairs
+from vihier.inference.streamed_run import BLOCK_PAIRS, ROW_BLOCK_PAIRS
+from vihier.inference.streamed_write import ELEMENTS_AT_ONCE, FinalPass, Recipe, bytes_of_kept, bytes_of_pairs
 from vihier.inference.threads import AHEAD
 from vihier.inference.variables import GENE_LINE
 from vihier.models.batch import Batch
@@ -46,6 +48,9 @@ GB = 1e9
 # dataset of the file that is being filled has of it in memory at most; seconds of a pass for each gene and what is
 # shared.
 GENE_BYTES, DATASET_BYTES, SHARED_SECONDS = 320, 16 << 20, 3e-5
+# Of rows that are not Normal with one noise scale: rounds beyond the fewest; bytes of what is predicted of a pair's
+# rows in a chain, of which a pass has what the last one left and what it leaves, and a checkpoint more; of a row.
+MORE_ROUNDS, PLACE_BYTES, PLACES_HELD, ROW_BYTES = 3, 6, 3, 6
 
 
 @dataclass(frozen=True)
@@ -106,9 +111,12 @@ def _sgrnas_per_gene(sizes: Sizes) -> int:
     return max(1, round(sizes.sgrnas / sizes.genes))
 
 
+def _per_cell(sizes: Sizes) -> int:
+    return max(1, round(sizes.rows / (sizes.sgrnas * sizes.lines)))
+
+
 def _rows_of(sizes: Sizes, genes: int) -> int:
-    per_cell = max(1, round(sizes.rows / (sizes.sgrnas * sizes.lines)))
-    return genes * _sgrnas_per_gene(sizes) * sizes.lines * per_cell
+    return genes * _sgrnas_per_gene(sizes) * sizes.lines * _per_cell(sizes)
 
 
 def made_up_batch(sizes: Sizes, genes: int) -> Batch:
@@ -119,6 +127,8 @@ def made_up_batch(sizes: Sizes, genes: int) -> Batch:
     rows = _rows_of(sizes, genes)
     sgrna = torch.arange(sgrnas).repeat_interleave(rows // sgrnas)
     line = torch.arange(rows // sgrnas).remainder(sizes.lines).repeat(sgrnas)
+    copies = torch.arange(rows // sgrnas).div(sizes.lines, rounding_mode="floor").repeat(sgrnas)
+    per_cell = _per_cell(sizes)
     lineages = torch.arange(sizes.lines).remainder(max(1, sizes.lineages)) if sizes.lineages else None
     shift = torch.randn(sgrnas, generator=random, dtype=torch.float64)[sgrna] * 0.5
     return Batch(
@@ -136,6 +146,9 @@ def made_up_batch(sizes: Sizes, genes: int) -> Batch:
         gene_of_sgrna=torch.arange(sgrnas) // slots,
         lineages=sizes.lineages,
         lineages_of_lines=lineages,
+        replicate=line * per_cell + copies,
+        line_screens_of_replicates=torch.arange(sizes.lines).repeat_interleave(per_cell),
+        sizes={"replicate": sizes.lines * per_cell, "line_screen": sizes.lines},
     )
 
 
@@ -161,7 +174,9 @@ def plan_streamed_fit(
     VihierError
         A program outside the family of the guide.
     """
-    genes = min(sizes.genes, batch_size or max(1, BLOCK_PAIRS // sizes.lines))
+    is_plain = program.likelihood.is_plain
+    at_once = BLOCK_PAIRS if is_plain else ROW_BLOCK_PAIRS
+    genes = min(sizes.genes, batch_size or max(1, at_once // sizes.lines))
     blocks = math.ceil(sizes.genes / genes)
     threads = torch.get_num_threads()
     few = made_up_batch(sizes, 2)
@@ -175,10 +190,9 @@ def plan_streamed_fit(
     before = _resident_gb()
     stages, waiting = _probe(structure, plan, recipe, sizes, batches, draws, folder)
     peak = max(before, _peak_gb())
-    settings = StreamSettings()
-    passes = PASSES_IN_ROUND * (settings.burn_in + settings.rounds + 1)
-    disk, moments = disk_gb(plan, _lengths(sizes), draws, pairs_stored)
-    cells = sizes.sgrnas * sizes.lines * 5 / GB
+    settings = StreamSettings() if is_plain else StreamSettings.of_rows(draws)
+    passes = PASSES_IN_ROUND * (settings.burn_in + settings.rounds + (1 if is_plain else MORE_ROUNDS))
+    disk, moments = disk_gb(plan, _lengths(sizes), draws, pairs_stored, is_plain)
     shared = stages["shared"] + SHARED_SECONDS * sizes.genes / min(threads, 4)
     seconds = {
         "pack": 0.0 if sizes.is_packed else sizes.rows / 2.5e6,
@@ -198,18 +212,32 @@ def plan_streamed_fit(
         "file": _file_bytes(plan, sizes, draws, pairs_stored),
         "pairs": (AHEAD + 2) * threads * _piece_bytes(plan, sizes, draws) if pairs_stored else 0.0,
     }
+    if not is_plain:
+        memory["sums"] = 8.0 * 3 * PARTS * _of_plates(sizes)["replicate"] * settings.chains
     return FitPlan(
+        likelihood=program.likelihood.family,
+        noise=program.likelihood.noise,
         rows=sizes.rows,
         parameters=parameters(sites, _of_plates(sizes)),
         blocks=blocks,
         pairs_stored=pairs_stored,
         memory_gb=round(sum(memory.values()) / GB, 2),
         disk_gb=round(disk, 2),
-        scratch_gb=round(cells + disk if not pairs_stored else cells + disk - moments, 2),
+        scratch_gb=round(_scratch_gb(sizes, draws, settings) + disk - (moments if pairs_stored else 0.0), 2),
         seconds=round(sum(seconds.values()), 1),
         stages={name: round(value, 1) for name, value in seconds.items()},
         memory={name: round(value / GB, 3) for name, value in memory.items()},
     )
+
+
+def _scratch_gb(sizes: Sizes, draws: int, settings: StreamSettings) -> float:
+    """Size of what waits on disk beside the blocks of the last pass: cells; or rows, places and what passes drew."""
+    if settings == StreamSettings():
+        return sizes.sgrnas * sizes.lines * 5 / GB
+    rows = ROW_BYTES * sizes.rows + sizes.sgrnas * sizes.lines
+    places = PLACES_HELD * PLACE_BYTES * settings.chains * sizes.pairs
+    drawn = bytes_of_kept(sizes.genes, sizes.lines, draws) + 4 * draws * (sizes.sgrnas + 3 * sizes.genes)
+    return (rows + places + drawn) / GB
 
 
 def _made_up_blocks(sizes: Sizes, genes: int, n_blocks: int) -> list[Batch]:
@@ -276,12 +304,15 @@ def _probe(
             init=None,
             progress=Silent(),
             after_pass=lambda _: ends.append(time.perf_counter()),
+            folder=Path(scratch) / "passes",
         )
         done = time.perf_counter()
         laps = [later - earlier for earlier, later in pairwise(ends[1:])]
-        found["pass"], found["shared"] = min(laps), max(laps) - min(laps)
+        found["pass"], found["shared"], first = min(laps), max(laps) - min(laps), max(laps)
+        if not structure.is_plain:  # every other pass sums over rows
+            found["pass"], found["shared"], first = sum(laps[:2]) / 2, 0.0, FIRST_VISITS * max(laps)
         of_start = max(2, math.ceil(START_GENES / len(batches[0].gene_idx)))
-        found["start"] = max(0.0, ends[1] - begin - max(laps)) * of_start / n_blocks
+        found["start"] = max(0.0, ends[1] - begin - first) * of_start / n_blocks
         found["globals"] = done - ends[-1]
         last = FinalPass(plan, recipe, fitted, cells, Path(scratch) / "blocks", pairs_stored=False)
         with last.shelf:
@@ -294,12 +325,13 @@ def _probe(
 
 
 def _of_plates(sizes: Sizes) -> dict[str, int]:
-    return {"gene": sizes.genes, "sgrna": sizes.sgrnas, "line": sizes.lines, "lineage": sizes.lineages}
+    found = {"gene": sizes.genes, "sgrna": sizes.sgrnas, "line": sizes.lines, "lineage": sizes.lineages}
+    return found | {"replicate": sizes.lines * _per_cell(sizes), "line_screen": sizes.lines}
 
 
 def _lengths(sizes: Sizes) -> dict[str, int]:
     """Lengths of a file's dims."""
-    return {FILE_DIMS[plate]: length for plate, length in _of_plates(sizes).items()}
+    return {FILE_DIMS.get(plate, plate): length for plate, length in _of_plates(sizes).items()}
 
 
 def parameters(sites: Sites, of_plates: Mapping[str, int]) -> int:
@@ -307,7 +339,9 @@ def parameters(sites: Sites, of_plates: Mapping[str, int]) -> int:
     return sum(math.prod(of_plates.get(plate, 1) for plate in site.plates) for site in sites.latent)
 
 
-def disk_gb(plan: DrawPlan, lengths: Mapping[str, int], draws: int, pairs_stored: bool) -> tuple[float, float]:
+def disk_gb(
+    plan: DrawPlan, lengths: Mapping[str, int], draws: int, pairs_stored: bool, is_plain: bool = True
+) -> tuple[float, float]:
     """Size of the output, and of the moments in it, from the lengths of the file's dims."""
     draws_bytes = moments = 0
     for variable in plan.variables:
@@ -315,8 +349,11 @@ def disk_gb(plan: DrawPlan, lengths: Mapping[str, int], draws: int, pairs_stored
         moments += 4 * len(STATISTICS) * elements
         if pairs_stored or variable.dims != GENE_LINE:
             draws_bytes += 4 * draws * elements
-    lines = lengths[FILE_DIMS["line"]]
-    cells = 0 if pairs_stored else (lengths[FILE_DIMS["gene"]] * 6 + lengths[FILE_DIMS["sgrna"]]) * lines
+    genes, lines = lengths[FILE_DIMS["gene"]], lengths[FILE_DIMS["line"]]
+    cells = (genes * 6 + lengths[FILE_DIMS["sgrna"]]) * lines
+    if not is_plain:
+        cells = bytes_of_kept(genes, lines, draws) + 4 * genes
+    cells = 0 if pairs_stored else cells
     return (draws_bytes + moments + cells) / GB, moments / GB
 
 

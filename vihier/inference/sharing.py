@@ -34,7 +34,12 @@ def open_by_all(workers: Workers, opened: Callable[[], Screen | ScreenStore]) ->
 
 
 def check_workers(
-    workers: Workers, screen: Screen | ScreenStore, batch_size: int | None, streamed: bool, out: Path | None
+    workers: Workers,
+    screen: Screen | ScreenStore,
+    batch_size: int | None,
+    streamed: bool,
+    out: Path | None,
+    is_plain: bool = True,
 ) -> None:
     """Refuse several workers where they could not share the work.
 
@@ -45,16 +50,18 @@ def check_workers(
     """
     from vihier.guides.pass_sums import PARTS
     from vihier.guides.structured_fit import SWEPT_UP_TO
+    from vihier.guides.swept_fit import HELD_UP_TO
     from vihier.inference.streamed_run import genes_per_block
 
     if not streamed:
         raise VihierError(
             f"{workers.count} workers: they share the structured guide's fits of more than {SWEPT_UP_TO:,} gene-line "
-            "pairs with --likelihood normal --noise global; others are of one process: leave out torchrun"
+            f"pairs with --likelihood normal --noise global, of more than {HELD_UP_TO:,} with other rows that are fold "
+            "changes; the rest are of one process: leave out torchrun"
         )
     if out is None:
         raise VihierError(f"{workers.count} workers: they need a file to write to; give out=")
-    size = genes_per_block(screen, batch_size)
+    size = genes_per_block(screen, batch_size, is_plain)
     blocks = math.ceil(screen.n_genes / size)
     if workers.count > min(PARTS, blocks):
         raise VihierError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ import torch
 from vihier.errors import Stopped, VihierError
 from vihier.guides.block import Theta
 from vihier.guides.cell_file import CellFile
+from vihier.guides.kept_draws import KeptFit
 from vihier.guides.pass_sums import blocks_of_worker
 from vihier.guides.streamed_draws import StreamedFit
 from vihier.guides.streamed_fit import Running, fit_streamed
@@ -27,7 +29,7 @@ from vihier.inference.draws import DrawPlan, genes_at_once, write_draws, write_g
 from vihier.inference.progress import Progress
 from vihier.inference.sites import Sites
 from vihier.inference.stopping import Asked, noting_signals
-from vihier.inference.streamed_write import FinalPass, Recipe, bytes_of_pairs
+from vihier.inference.streamed_write import FinalPass, Recipe, bytes_of_kept, bytes_of_pairs
 from vihier.inference.workers import ALONE, Workers
 from vihier.models.batch import Batch
 from vihier.models.program import Program
@@ -38,7 +40,7 @@ from vihier.screen import Screen
 if TYPE_CHECKING:
     from vihier.store.store import ScreenStore
 
-BLOCK_PAIRS = 64_000
+BLOCK_PAIRS, ROW_BLOCK_PAIRS = 64_000, 16_000
 GB = 1e9
 
 
@@ -53,9 +55,9 @@ def blocks_of(
     return StoreBlocks(screen, genes_per_block, device, dtype)
 
 
-def genes_per_block(screen: Screen | ScreenStore, asked: int | None) -> int:
-    """Return how many genes are worked on together."""
-    return min(screen.n_genes, asked or max(1, BLOCK_PAIRS // screen.n_lines))
+def genes_per_block(screen: Screen | ScreenStore, asked: int | None, is_plain: bool = True) -> int:
+    """Return how many genes are worked on together; `is_plain` where rows are Normal with one noise scale."""
+    return min(screen.n_genes, asked or max(1, (BLOCK_PAIRS if is_plain else ROW_BLOCK_PAIRS) // screen.n_lines))
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class StreamedRun:
     force: bool
     workers: Workers = ALONE
 
-    def write(self, path: Path, progress: Progress) -> StreamedFit:
+    def write(self, path: Path, progress: Progress) -> StreamedFit | KeptFit:
         """Fit, and write the file.
 
         Raises
@@ -111,8 +113,8 @@ class StreamedRun:
         probe = GeneBlocks(self.screen, 2, "cpu", torch.float64)[0]
         with run_on(torch.device("cpu"), torch.float64):
             structure = read_structure(self.program.model, probe)
-            if not structure.is_plain or structure.design is not None:
-                raise refusal(structure.observed, "a screen this large needs Normal rows of one noise scale")
+            if structure.counts is not None or structure.design is not None:
+                raise refusal(structure.observed, "a screen this large needs rows of fold changes without covariates")
             plan = DrawPlan.of(self.program, self.sites, self.screen, probe)
         if not self.program.known:  # it may treat other genes than the two that were looked at in another way
             looked_at = blocks_of(self.screen, genes_in_block(self.screen), torch.device("cpu"), torch.float64)
@@ -121,7 +123,10 @@ class StreamedRun:
         bytes_needed = bytes_of_pairs(plan, self.screen.n_genes, self.screen.n_lines, self.draws)
         pairs_stored = bytes_needed <= self.draws_disk_gb * GB
         recipe = _recipe(plan, structure, self.seed, probe, pairs_stored)
-        batches = blocks_of(self.screen, genes_per_block(self.screen, self.batch_size), self.device, torch.float64)
+        if not structure.is_plain:
+            self._check_kept(structure, recipe, pairs_stored)
+        size = genes_per_block(self.screen, self.batch_size, structure.is_plain)
+        batches = blocks_of(self.screen, size, self.device, torch.float64)
         with noting_signals() as asked:
             saver = _Saver(checkpoint, asked, self.checkpoint_every, self.workers)
             progress.start("reading", len(blocks_of_worker(self.workers, len(batches))))
@@ -129,23 +134,20 @@ class StreamedRun:
                 structure, batches, self.dtype, path.parent, lambda n: saver.look(progress, n), self.workers
             )
             try:
-                fitted = fit_streamed(
-                    structure,
-                    cells,
-                    draws=self.draws,
-                    seed=self.seed,
-                    max_steps=self.max_steps,
-                    init=self.init,
-                    progress=progress,
-                    running=running,
-                    after_pass=saver.after_pass,
-                )
-                attrs = {**self.attrs, "reason": fitted.reason}
-                if recipe is None:  # a program that is more than sums
-                    if self.workers.is_first:
-                        self._write_all(path, plan, fitted, attrs, progress)
-                else:
-                    self._write_by_blocks(path, plan, recipe, fitted, cells, pairs_stored, attrs, saver, progress)
+                with saver.folder_of("passes", path) as passes:
+                    fitted = fit_streamed(
+                        structure,
+                        cells,
+                        draws=self.draws,
+                        seed=self.seed,
+                        max_steps=self.max_steps,
+                        init=self.init,
+                        progress=progress,
+                        running=running,
+                        after_pass=saver.after_pass,
+                        folder=passes,
+                    )
+                    self._write(path, plan, recipe, fitted, cells, pairs_stored, saver, progress)
             except OSError as error:
                 raise self._no_room(path, error) from error
             finally:
@@ -154,6 +156,20 @@ class StreamedRun:
             checkpoint.remove()
         self.workers.wait()
         return fitted
+
+    def _check_kept(self, structure: Structure, recipe: Recipe | None, pairs_stored: bool) -> None:
+        """Refuse where draws over genes and lines have to be kept, and are not of one table or have no room."""
+        if recipe is None or not structure.table(("gene", "line")):
+            raise refusal(
+                structure.observed, "a screen this large needs one table over genes and lines, or Normal rows"
+            )
+        size = bytes_of_kept(self.screen.n_genes, self.screen.n_lines, self.draws) / GB
+        if not pairs_stored and size > self.draws_disk_gb:
+            most = max(1, int(self.draws * self.draws_disk_gb / size))
+            raise VihierError(
+                f"draws: {self.draws} draws over genes and lines take {size:.1f} GB of disk, which rows that are not "
+                f"Normal with one noise scale need; give --draws-disk-gb {math.ceil(size)}, or --draws {most} or fewer"
+            )
 
     def _no_room(self, path: Path, error: OSError) -> Exception:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -165,19 +181,24 @@ class StreamedRun:
         )
         return VihierError(f"{path.parent}: {error.strerror}{kept}")
 
-    def _write_by_blocks(
+    def _write(
         self,
         path: Path,
         plan: DrawPlan,
-        recipe: Recipe,
-        fitted: StreamedFit,
+        recipe: Recipe | None,
+        fitted: StreamedFit | KeptFit,
         cells: CellFile,
         pairs_stored: bool,
-        attrs: dict[str, Any],
         saver: _Saver,
         progress: Progress,
     ) -> None:
-        with saver.folder_of_blocks(path) as folder:
+        attrs = {**self.attrs, "reason": fitted.reason}
+        if recipe is None:  # a program that is more than sums
+            assert isinstance(fitted, StreamedFit)
+            if self.workers.is_first:
+                self._write_all(path, plan, fitted, attrs, progress)
+            return
+        with saver.folder_of("blocks", path) as folder:
             last = FinalPass(plan, recipe, fitted, cells, folder, pairs_stored=pairs_stored)
             with last.shelf:
                 last.run(progress, saver.after_block)
@@ -199,7 +220,7 @@ class StreamedRun:
                 write_draws(writer, plan, fitted, blocks, self.draws, progress)
             self._finish(writer, fitted)
 
-    def _finish(self, writer: PosteriorWriter, fitted: StreamedFit) -> None:
+    def _finish(self, writer: PosteriorWriter, fitted: StreamedFit | KeptFit) -> None:
         write_groups(writer, self.screen, fitted, {})
         writer.finish(converged=fitted.converged, not_identified=dict(self.program.not_identified))
 
@@ -222,6 +243,7 @@ class _Saver:
         asked = self.workers.any(bool(self.asked.by))
         due = self.every is not None and time.monotonic() - self._last >= 60 * self.every
         if self.every is not None and self.workers.is_first and (due or asked or running.finished):
+            running.keep()
             self.checkpoint.save(running)
             self._last = time.monotonic()
         if asked:
@@ -238,15 +260,15 @@ class _Saver:
         return Stopped(f"stopped by {self.asked.by or 'a signal to another worker'}; {how}")
 
     @contextmanager
-    def folder_of_blocks(self, path: Path) -> Iterator[Path]:
-        """Give the folder where blocks wait: the checkpoint's, or a temporary one."""
+    def folder_of(self, what: str, path: Path) -> Iterator[Path]:
+        """Give the folder where blocks or passes wait: the checkpoint's, or a temporary one."""
         if self.every is not None:
-            yield self.checkpoint.blocks
+            yield self.checkpoint.folder / what
             return
         with ExitStack() as stack:
 
             def made() -> str:
-                return stack.enter_context(tempfile.TemporaryDirectory(prefix=".vihier-blocks-", dir=path.parent))
+                return stack.enter_context(tempfile.TemporaryDirectory(prefix=f".vihier-{what}-", dir=path.parent))
 
             yield Path(self.workers.by_first(made))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from vihier.errors import VihierError
 from vihier.guides.block import Block
 from vihier.guides.cell_file import CellFile
 from vihier.guides.draw_groups import GROUP
+from vihier.guides.kept_draws import KeptFit
 from vihier.guides.streamed_draws import StreamedFit
 from vihier.guides.streamed_leaf import cells_of, dims_in_file, places_of, regeneration_of
 from vihier.guides.structure import Structure
@@ -28,7 +29,7 @@ from vihier.models.batch import Batch
 from vihier.posterior.linear_forms import GENE, LINE, LINEAGE, SGRNA, LinearForm, Places, Term, value_of
 from vihier.posterior.mixture_moments import even_noise, even_noise_of, moments_of_even
 from vihier.posterior.moments import STATISTICS
-from vihier.posterior.regeneration import Cells, Regeneration
+from vihier.posterior.regeneration import Cells, Regeneration, in_steps
 from vihier.posterior.writer import PosteriorWriter
 
 MOMENT_DRAWS = 2 * GROUP
@@ -42,6 +43,11 @@ COMMIT_SECONDS = 5.0
 """Between two times at which the disk is made to hold what blocks added."""
 Values = dict[str, np.ndarray]
 Known = dict[str, tuple[tuple[str, ...], np.ndarray]]
+
+
+def bytes_of_kept(n_genes: int, n_lines: int, n_draws: int) -> int:
+    """Return what draws of one table over genes and lines take on disk that are kept as whole steps."""
+    return 2 * n_genes * n_lines * n_draws
 
 
 def bytes_of_pairs(plan: DrawPlan, n_genes: int, n_lines: int, n_draws: int) -> int:
@@ -116,7 +122,14 @@ class FinalPass:
     """
 
     def __init__(
-        self, plan: DrawPlan, recipe: Recipe, fitted: StreamedFit, cells: CellFile, folder: Path, *, pairs_stored: bool
+        self,
+        plan: DrawPlan,
+        recipe: Recipe,
+        fitted: StreamedFit | KeptFit,
+        cells: CellFile,
+        folder: Path,
+        *,
+        pairs_stored: bool,
     ) -> None:
         self.plan, self.recipe, self.fitted, self.cells = plan, recipe, fitted, cells
         self.dims = {variable.name: variable.dims for variable in plan.variables}
@@ -124,7 +137,7 @@ class FinalPass:
         self.local = [name for name in recipe.stored if GENE in self.dims[name] or SGRNA in self.dims[name]]
         terms = recipe.regeneration.rest.terms
         self.by_sgrna = any(self.dims[term.variable] == (SGRNA,) for term in terms)
-        shared = {name: value.to(fitted.own.centre).cpu().numpy() for name, value in fitted.shared_values.items()}
+        shared = {name: value.to(fitted.dtype).cpu().numpy() for name, value in fitted.shared_values.items()}
         self.known: Known = {
             name: (dims_in_file(fitted.structure, name), np.ascontiguousarray(value, np.float32))
             for name, value in shared.items()
@@ -144,6 +157,8 @@ class FinalPass:
             for name in self.recipe.regeneration.variables:
                 for statistic in STATISTICS:
                     tables[f"moments.{name}.{statistic}"] = Table(cells.n_genes, (cells.n_lines,), np.dtype("f4"))
+        if self.recipe.regeneration.kept:
+            return tables
         tables["cells.total"] = Table(cells.n_genes, (cells.n_lines,), np.dtype("f4"))
         tables["cells.line_count"] = Table(cells.n_genes, (cells.n_lines,), np.dtype("u2"))
         if self.by_sgrna:
@@ -188,6 +203,8 @@ class FinalPass:
         for name, moments in block.moments.items():
             for statistic, values in moments.items():
                 shelf.put(f"moments.{name}.{statistic}", places.genes, values)
+        if block.cells.deviation is not None:
+            return
         shelf.put("cells.total", places.genes, block.cells.total)
         shelf.put("cells.line_count", places.genes, block.cells.line_count)
         if self.by_sgrna:
@@ -214,6 +231,8 @@ class FinalPass:
         if self.pairs_stored:
             self._write_pairs(writer, gene_of_sgrna, places, progress)
             return
+        if self.recipe.regeneration.kept:
+            self._write_deviations(writer)
         for variable in self.recipe.regeneration.variables:
             names = {statistic: f"moments.{variable}.{statistic}" for statistic in STATISTICS}
             for at in self.shelf.slabs(names["mean"]):
@@ -233,6 +252,23 @@ class FinalPass:
         for at in self.shelf.slabs(name):
             writer.write_table(CELLS, variable, self.shelf.read(name, at.start, at.stop), at=at)
 
+    def _write_deviations(self, writer: PosteriorWriter) -> None:
+        """Write the kept draws of the gene x line table's deviations."""
+        writer.add_table(CELLS, "deviation", (*GENE_LINE, "draw"), np.dtype(np.int16))
+        writer.add_table(CELLS, "deviation_step", (GENE,), np.dtype(np.float32))
+        for genes, deviation in self._kept_deviations():
+            steps, step = in_steps(deviation)
+            writer.write_table(CELLS, "deviation", steps, at=genes)
+            writer.write_table(CELLS, "deviation_step", step, at=genes)
+
+    def _kept_deviations(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield genes of one block after another, of all workers, and the kept deviations of these."""
+        assert isinstance(self.fitted, KeptFit)
+        first = 0
+        for number, (n_genes, _, _) in enumerate(self.cells.sizes):
+            yield np.arange(first, first + n_genes), self.fitted.leaf_of(number).cpu().numpy()
+            first += n_genes
+
     def _write_pairs(
         self, writer: PosteriorWriter, gene_of_sgrna: np.ndarray, whole: Places, progress: Progress
     ) -> None:
@@ -242,6 +278,9 @@ class FinalPass:
         pieces = [
             np.arange(first, min(first + per_piece, cells.n_genes)) for first in range(0, cells.n_genes, per_piece)
         ]
+        if regeneration.kept:
+            ends = np.cumsum([n_genes for n_genes, _, _ in cells.sizes])
+            pieces = np.split(np.arange(cells.n_genes), ends[:-1])
         progress.start("writing draws", len(pieces))
 
         def draws_of(genes: np.ndarray) -> dict[str, np.ndarray]:
@@ -252,10 +291,7 @@ class FinalPass:
             for name in self.local:
                 rows = sgrnas if SGRNA in self.dims[name] else genes
                 known[name] = self.dims[name], self.shelf.rows(f"draws.{name}", rows)
-            tables = [self.shelf.rows("cells.total", genes), self.shelf.rows("cells.line_count", genes)]
-            count = self.shelf.rows("cells.count", sgrnas) if self.by_sgrna else np.zeros((0, cells.n_lines), "u1")
-            of_pieces = Cells(tables[0], count, tables[1])
-            return regeneration.draws(regeneration.variables, of_pieces, known, places)
+            return regeneration.draws(regeneration.variables, self._cells_of(genes, sgrnas), known, places)
 
         drawn = in_threads(draws_of, pieces, torch.device("cpu"))
         for number, (genes, values) in enumerate(zip(pieces, drawn, strict=True)):
@@ -263,26 +299,38 @@ class FinalPass:
                 writer.write(name, np.moveaxis(each, -1, 0), at=genes)
             progress.update(number + 1)
 
+    def _cells_of(self, genes: np.ndarray, sgrnas: np.ndarray) -> Cells:
+        """Return the cells of some genes; of a whole block, where draws are kept."""
+        if isinstance(self.fitted, KeptFit):
+            return Cells.of_kept(self.fitted.leaf_of(self.fitted.number_of[int(genes[0])]).cpu().numpy())
+        tables = [self.shelf.rows("cells.total", genes), self.shelf.rows("cells.line_count", genes)]
+        count = self.shelf.rows("cells.count", sgrnas) if self.by_sgrna else np.zeros((0, self.cells.n_lines), "u1")
+        return Cells(tables[0], count, tables[1])
 
-def _work_out(block: Block, recipe: Recipe, fitted: StreamedFit, shared: Known, noise: np.ndarray | None) -> _Done:
+
+def _work_out(
+    block: Block, recipe: Recipe, fitted: StreamedFit | KeptFit, shared: Known, noise: np.ndarray | None
+) -> _Done:
     drawn = fitted.draw_genes(block)
     known = dict(shared)
     for name, value in (drawn.values | drawn.scales).items():
         known[name] = dims_in_file(fitted.structure, name), np.ascontiguousarray(value.cpu().numpy(), dtype=np.float32)
-    places, cells = places_of(block.batch), cells_of(block)
+    places = places_of(block.batch)
+    cells = cells_of(block) if drawn.leaf is None else Cells.of_kept(drawn.leaf.cpu().numpy())
     regeneration = recipe.regeneration
     for name, (dims, form) in recipe.sums.items():
         known[name] = dims, _sum(form, dims, regeneration, known, cells, places)
     if noise is None:
         return _Done(places, known, {}, cells)
     moments: dict[str, dict[str, np.ndarray]] = {name: {} for name in regeneration.variables}
-    some = {name: (dims, np.ascontiguousarray(value[..., : len(noise)])) for name, (dims, value) in known.items()}
-    per_piece = max(1, PIECE_PAIRS // len(places.lines))
+    n_draws = len(noise) if cells.deviation is None else fitted.n_draws
+    some = {name: (dims, np.ascontiguousarray(value[..., :n_draws])) for name, (dims, value) in known.items()}
+    per_piece, shape = max(1, PIECE_PAIRS // len(places.lines)), (len(places.genes), len(places.lines))
     for first in range(0, len(places.genes), per_piece):
         genes = slice(first, first + per_piece)
         for name, found in _moments(regeneration, *_piece(some, cells, places, genes), noise).items():
             for statistic, values in found.items():
-                whole = moments[name].setdefault(statistic, np.empty(cells.total.shape, dtype=np.float32))
+                whole = moments[name].setdefault(statistic, np.empty(shape, dtype=np.float32))
                 whole[genes] = values
     return _Done(places, known, moments, cells)
 
@@ -322,17 +370,20 @@ def _piece(known: Known, cells: Cells, places: Places, genes: slice) -> tuple[Kn
         places.lineage_of_line,
         places.lineage_of_all,
     )
-    return cut, Cells(cells.total[inside], cells.count[sgrnas], cells.line_count[inside]), of_genes
+    return cut, cells.of_genes(inside, sgrnas), of_genes
 
 
 def _moments(
     regeneration: Regeneration, known: Known, cells: Cells, places: Places, noise: np.ndarray
 ) -> dict[str, dict[str, np.ndarray]]:
     """Moments of all variables over genes and lines, each element a mixture over the draws of all else."""
-    values, sd = regeneration.posterior(cells, known, places)
-    step = even_noise_of(noise, places.genes, places.lines, np.broadcast_to(sd[:, 0], (len(values), len(noise))))
-    step *= sd
-    values += step
+    if cells.deviation is not None:
+        values = regeneration.draws_of_leaf(cells, known, places)
+    else:
+        values, sd = regeneration.posterior(cells, known, places)
+        step = even_noise_of(noise, places.genes, places.lines, np.broadcast_to(sd[:, 0], (len(values), len(noise))))
+        step *= sd
+        values += step
     known = {**known, regeneration.leaf: (GENE_LINE, values)}
     found = {}
     for name, form in regeneration.variables.items():

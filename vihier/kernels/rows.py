@@ -108,11 +108,22 @@ def row_table(
     order = torch.argsort(cell, stable=True)
     lengths = torch.bincount(cell, minlength=math.prod(shape))
     noise, freedom = (None if x is None else x[order] for x in (noise, freedom))
+    table = table_of_cells(lengths, lfc[order].to(ROW_DTYPE), shape, noise, freedom)
+    return table if counts is None else replace(table, counts=counts.at(order))
+
+
+def table_of_cells(
+    lengths: Tensor,
+    lfc: Tensor,
+    shape: tuple[int, int, int],
+    noise: Tensor | None = None,
+    freedom: Tensor | None = None,
+) -> RowTable:
+    """Return the table of rows that are sorted by cell, of which each has so many; see `RowTable`."""
+    cell = torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
     by_freedom = None if freedom is None else torch.argsort(freedom, stable=True)
     of_freedom = () if freedom is None else tuple(torch.bincount(freedom).tolist())
-    counts = None if counts is None else counts.at(order)
-    values = lfc[order].to(ROW_DTYPE)
-    return RowTable(cell[order], lengths, values, noise, freedom, by_freedom, of_freedom, shape, counts)
+    return RowTable(cell, lengths, lfc, noise, freedom, by_freedom, of_freedom, shape)
 
 
 def of_rows(values: Tensor, element: Tensor | None) -> Tensor:
@@ -208,6 +219,35 @@ def step_weights(weight: Tensor, freedom: Tensor, squares: Tensor, random: torch
     level = root.clamp_min_(1e-30).log_().mul_(3.0).add_(1.0).sub_(cube).mul_(d).add_(x.square_(), alpha=0.5)
     log_uniform = x.uniform_(1e-30, 1.0, generator=random).log_()
     return torch.where(log_uniform < level, cube.mul_(2 * d).div_(freedom + squares), weight)
+
+
+def draw_weights(freedom: Tensor, squares: Tensor, random: torch.Generator) -> Tensor:
+    """Draw the weights of Student-t rows, from Gamma((nu + 1) / 2, (nu + z^2) / 2); arguments as of `step_weights`."""
+    weight = step_weights(torch.zeros_like(squares), freedom, squares, random)
+    flat, of_flat = weight.view(-1), squares.reshape(-1)
+    left = (flat == 0).nonzero()[:, 0]
+    while len(left):  # what is rejected, one in twenty, is tried again
+        row = left // squares.shape[1] if len(freedom) > 1 else torch.zeros_like(left)
+        some = freedom[row, left % squares.shape[1]]
+        tried = step_weights(flat.new_zeros(len(left)), some, of_flat[left], random)
+        flat[left] = tried
+        left = left[tried == 0]
+    return weight
+
+
+def noise_pull(freedom: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
+    """How the log density of Student-t rows bends with the logarithm of their scale, weights integrated out.
+
+    With q = z^2 / (nu + z^2) its first derivative is (nu + 1) q - 1, and the second -2 (nu + 1) q (1 - q).
+
+    Returns
+    -------
+    pull, bend : Tensor
+        (nu + 1) q and (nu + 1) q (1 - q), shape [n, N].
+    """
+    share = squares / (freedom + squares)
+    pull = share * (freedom + 1)
+    return pull, torch.addcmul(pull, pull, share, value=-1)
 
 
 def sum_log_tails(squares: Tensor, inverse_freedom: Tensor) -> Tensor:

@@ -106,6 +106,13 @@ class Likelihood:
             return said | {"dispersion": self.dispersion}
         return said | ({"nu": self.nu} if self.family == "student_t" else {})
 
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Names of the unindexed sites that fold changes have for it."""
+        noise = () if self.noise == "global" else ("sigma_sigma",)
+        levels = ("sigma_sigma_line_screen",) if self.noise == "replicate" else ()
+        return ("sigma", *noise, *levels, *(("nu",) if self.family == "student_t" and self.nu == "global" else ()))
+
     @staticmethod
     def of_settings(settings: Mapping[str, Any]) -> Likelihood:
         """Read a fit's configuration; one that says nothing of it is that of Normal rows with one noise scale."""

@@ -76,6 +76,10 @@ class RegeneratedDraws:
         """Read what draws of some genes are made of."""
         places = self._places(file, genes, lines)
         known = {name: self._stored(file, name, places, everything) for name in self._how.needs(variable)}
+        if self._how.kept:
+            steps = read_at(file[CELLS]["deviation"], [genes, lines, None])
+            step = read_at(file[CELLS]["deviation_step"], [genes])
+            return Cells.of_kept(steps * step[:, None, None]), known, places
         total = read_at(file[CELLS]["total"], [genes, lines])
         line_count = read_at(file[CELLS]["line_count"], [genes, None])
         count = np.zeros((0, len(lines)), dtype=np.uint8)

@@ -4,6 +4,9 @@ The file holds draws of everything per gene, sgRNA, line and of what genes share
 sgRNA and line has, and the sum of their lfc). The gene x line table given all that is Normal in closed form, and only
 its noise is made anew, from a counter. Every other variable over genes and lines is a sum of this table and of stored
 ones.
+
+Where rows have weights, the table does not follow from all that: its draws are in the file then, as deviations from its
+prior mean, of 16 bits each in steps of the gene's own.
 """
 
 from __future__ import annotations
@@ -26,12 +29,44 @@ GENE_LINE = (GENE, LINE)
 class Cells:
     """Cells of some genes: their sum of lfc, [genes, lines]; rows by sgRNA, [sgRNAs, lines]; and rows of all lines.
 
-    `line_count` is [genes, all lines of the screen]; the others are of the lines asked for.
+    `line_count` is [genes, all lines of the screen]; the others are of the lines asked for. Where the leaf's draws are
+    kept, these are its `deviation`, float32 [genes, lines, draws], and the rest is empty.
     """
 
     total: np.ndarray
     count: np.ndarray
     line_count: np.ndarray
+    deviation: np.ndarray | None = None
+
+    @classmethod
+    def of_kept(cls, deviation: np.ndarray) -> Cells:
+        """Return those of kept draws."""
+        none = np.zeros((len(deviation), 0), dtype=np.float32)
+        return cls(none, none, none, deviation)
+
+    def of_genes(self, genes: np.ndarray, sgrnas: np.ndarray) -> Cells:
+        """Return those of some genes and their sgRNAs, by place."""
+        if self.deviation is not None:
+            return Cells.of_kept(self.deviation[genes])
+        return Cells(self.total[genes], self.count[sgrnas], self.line_count[genes])
+
+
+STEPS = 32_767
+"""Steps of a kept deviation on either side of zero."""
+
+
+def in_steps(deviation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Round deviations of genes, [genes, lines, draws], to whole steps, int16, and each gene's step, float32 [genes].
+
+    Examples
+    --------
+    >>> steps, step = in_steps(np.array([[[0.5, -1.0]]], dtype=np.float32))
+    >>> steps.tolist(), bool(abs(steps[0, 0, 0] * step[0] - 0.5) < 1e-4)
+    ([[[16384, -32767]]], True)
+    """
+    step = np.abs(deviation).max((1, 2), initial=0.0) / np.float32(STEPS)
+    step[step == 0] = 1.0
+    return np.rint(deviation / step[:, None, None]).astype(np.int16), step.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -54,6 +89,8 @@ class Regeneration:
         Variable over genes and lines -> what it is the sum of.
     seed : int
         Of the noise.
+    kept : bool
+        Whether the leaf's draws are kept.
     """
 
     leaf: str
@@ -64,6 +101,7 @@ class Regeneration:
     rest: LinearForm
     variables: Mapping[str, LinearForm]
     seed: int
+    kept: bool = False
 
     def to_json(self) -> str:
         """Return the root attribute that says it."""
@@ -76,7 +114,7 @@ class Regeneration:
             "rest": self.rest.to_json(),
             "variables": {name: form.to_json() for name, form in self.variables.items()},
             "seed": self.seed,
-        }
+        } | ({"kept": True} if self.kept else {})
         return json.dumps(content)
 
     @classmethod
@@ -93,6 +131,7 @@ class Regeneration:
             LinearForm.of_json(content["rest"]),
             forms,
             int(content["seed"]),
+            bool(content.get("kept", False)),
         )
 
     @property
@@ -104,9 +143,9 @@ class Regeneration:
         """Return the stored variables that draws of a variable are made from."""
         forms = [self.variables[variable]]
         if any(term.variable == self.leaf for term in forms[0].terms):
-            forms += [self.mean, self.rest]
+            forms += [self.mean] if self.kept else [self.mean, self.rest]
         names = [term.variable for form in forms for term in form.terms]
-        names += [name for name, _ in (self.sd, self.noise) if name is not None]
+        names += [name for name, _ in (self.sd, self.noise) if name is not None and not self.kept]
         return [name for name in dict.fromkeys(names) if name not in self.variables]
 
     def posterior(self, cells: Cells, known: Known, places: Places) -> tuple[np.ndarray, np.ndarray]:
@@ -167,6 +206,8 @@ class Regeneration:
 
     def draws_of_leaf(self, cells: Cells, known: Known, places: Places) -> np.ndarray:
         """Draws of the leaf, float32 [genes, lines, draws]."""
+        if cells.deviation is not None:
+            return cells.deviation + value_of(self.mean, known, GENE_LINE, places)
         mean, _ = self.posterior(cells, known, places)
         mean += leaf_noise(self.key, places.genes, places.lines, *self._variances(cells, known, places))
         return mean
@@ -176,6 +217,8 @@ class Regeneration:
 
         Lines of a kind shrink by one factor, so that their posterior means are summed by sums over the lines.
         """
+        if cells.deviation is not None:
+            return self.draws_of_leaf(cells, known, places).mean(1)
         mean, others = (value_of(form, known, GENE_LINE, places) for form in (self.mean, self._of_lines(known)))
         noise = self._scale(self.noise, known, places)[:, 0]
         total = np.zeros((len(places.genes), noise.shape[-1]), dtype=np.float32)

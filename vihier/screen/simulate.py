@@ -74,6 +74,8 @@ def simulate(
     model: str | Callable[[Any], Any] = "realistic",
     missing: float = 0.03,
     priors: Mapping[str, Any] | None = None,
+    likelihood: str = "normal",
+    noise: str = "global",
 ) -> SimulatedScreen:
     """Write a simulated screen, and beside it the truth it was drawn from.
 
@@ -99,6 +101,9 @@ def simulate(
     priors
         For a model: site -> distribution or text, in the place of ``SIMULATION_PRIORS``, which are tighter than the
         model's own so that screens look like screens.
+    likelihood, noise
+        For a model by name: how its rows scatter, ``normal`` or ``student_t``, and what has a noise scale of its own,
+        ``global``, ``line`` or ``replicate``.
 
     Returns
     -------
@@ -120,7 +125,7 @@ def simulate(
     suffix = table_suffix(table)
     settings = _checked_settings(genes, lines, lineages, sgrnas, replicates, seed, missing)
     design = make_design(**settings, unequal=model == "realistic")
-    return _write(table, suffix, design, _simulator(design, model, priors), settings)
+    return _write(table, suffix, design, _simulator(design, model, priors, likelihood, noise), settings)
 
 
 def _checked_settings(
@@ -143,15 +148,28 @@ def _checked_settings(
     return {**counts, "sgrnas": (int(few), int(most)), "seed": int(seed), "missing": float(missing)}
 
 
-def _simulator(design: Design, model: str | Callable[[Any], Any], priors: Mapping[str, Any] | None) -> Simulator:
+def _simulator(
+    design: Design, model: str | Callable[[Any], Any], priors: Mapping[str, Any] | None, likelihood: str, noise: str
+) -> Simulator:
+    if likelihood not in ("normal", "student_t") or noise not in ("global", "line", "replicate"):
+        raise VihierError(
+            f"likelihood {likelihood!r}, noise {noise!r}: screens are simulated with normal or student_t rows, and "
+            "noise by global, line or replicate"
+        )
+    if (likelihood, noise) != ("normal", "global") and (model == "realistic" or not isinstance(model, str)):
+        raise VihierError(
+            f"likelihood {likelihood!r}, noise {noise!r}: for a model by its name, such as additive; others say "
+            "themselves how their rows scatter"
+        )
     if model == "realistic":
         if priors:
             raise VihierError(f"prior of {next(iter(priors))!r}: model 'realistic' has none; choose one that is fitted")
         return RealisticScreen(design)
     # Pyro is slow to import, and the realistic screen does without.
+    from vihier.models.likelihood import Likelihood
     from vihier.screen.simulate_model import ModelScreen
 
-    return ModelScreen(design, model, priors)
+    return ModelScreen(design, model, priors, Likelihood(likelihood, noise))
 
 
 def _write(

@@ -17,6 +17,7 @@ from pyro.poutine.util import site_is_subsample
 
 from vihier.errors import VihierError
 from vihier.models.batch import Batch
+from vihier.models.likelihood import NORMAL, Likelihood
 from vihier.models.priors import check_prior_names, normalise_priors
 from vihier.models.program import Program, load_program
 from vihier.models.trace import trace_program
@@ -73,8 +74,16 @@ The models' own, N(0, 3) and HN(3), are weak on purpose and make absurd screens,
 be calibrated against simulated screens takes these as its `priors`.
 """
 
+ROW_PRIORS: Mapping[str, str] = {
+    "sigma": "Gamma(25, 100)",
+    "sigma_sigma": "HalfNormal(0.2)",
+    "sigma_sigma_line_screen": "HalfNormal(0.2)",
+    "nu": "Gamma(80, 10)",
+}
+"""The same of rows that are not Normal with one noise scale; with heavier tails some would be too far out."""
+
 # Sizes of a tiny screen, no two alike: the length of an axis then says which index it is.
-_PROBE = {"lineage": 2, "hugo_symbol": 3, "sgrna": 5, "depmap_id": 7}
+_PROBE = {"lineage": 2, "hugo_symbol": 3, "sgrna": 5, "depmap_id": 7, "replicate": 13, "line_screen": 8}
 _PROBE_ROWS = 11
 _LOCAL_DIMS = ("sgrna", "hugo_symbol")
 _GENE_LINE = ("hugo_symbol", "depmap_id")
@@ -91,6 +100,8 @@ class ModelScreen:
         Name of a model, or a program ``model(batch)`` whose rows are the site ``lfc``.
     priors
         Site -> distribution or text, in the place of ``SIMULATION_PRIORS`` and of the program's own.
+    likelihood
+        How rows scatter.
 
     Raises
     ------
@@ -102,13 +113,24 @@ class ModelScreen:
     columns: tuple[str, ...] = ()
 
     def __init__(
-        self, design: Design, model: str | Callable[[Any], Any], priors: Mapping[str, Any] | None = None
+        self,
+        design: Design,
+        model: str | Callable[[Any], Any],
+        priors: Mapping[str, Any] | None = None,
+        likelihood: Likelihood = NORMAL,
     ) -> None:
         self.design = design
         self.categories: dict[str, np.ndarray] = {}
         self.dims: dict[str, np.ndarray] = {}
-        tighter = SIMULATION_PRIORS.get(model, {}) if isinstance(model, str) else {}
-        self.program: Program = load_program(model, {**tighter, **normalise_priors(priors)})
+        tighter = dict(SIMULATION_PRIORS.get(model, {})) if isinstance(model, str) else {}
+        if not likelihood.is_plain:
+            scales = likelihood.sites
+            tighter |= {name: prior for name, prior in ROW_PRIORS.items() if name in scales}
+        of_model = likelihood if isinstance(model, str) else None
+        self.program: Program = load_program(model, {**tighter, **normalise_priors(priors)}, of_model)
+        if likelihood.noise == "replicate":
+            replicates = design.lines[design.line_of_replicate] + "|" + design.replicates
+            self.dims = {"replicate": replicates, "line_screen": design.lines}
         if self.program.covariates:
             raise VihierError(
                 f"model {self.program.name!r}: it reads {', '.join(self.program.covariates)}, which a simulated screen "
@@ -183,11 +205,15 @@ class ModelScreen:
             gene_of_sgrna=torch.from_numpy(block.gene),
             lineages=len(design.lineages),
             lineages_of_lines=torch.from_numpy(design.lineage_of_line),
+            replicate=torch.from_numpy(replicate),
+            line_screens_of_replicates=torch.from_numpy(design.line_of_replicate),
+            sizes={"replicate": len(design.replicates), "line_screen": len(design.lines)},
         )
 
     def _shaped(self, name: str, value: torch.Tensor, block: GeneBlock | None) -> np.ndarray:
         """Bring a variable from the program's shape, with axes of length one, to its dims in the file's order."""
         sizes = {"lineage": len(self.design.lineages), "depmap_id": len(self.design.lines)}
+        sizes |= {"replicate": len(self.design.replicates), "line_screen": len(self.design.lines)}
         if block is not None:
             sizes |= {"hugo_symbol": block.n_genes, "sgrna": block.n_sgrnas}
         axes = self._axes[name]
@@ -242,6 +268,9 @@ def _probe_batch() -> Batch:
         gene_of_sgrna=gene_of_sgrna,
         lineages=_PROBE["lineage"],
         lineages_of_lines=torch.arange(n_lines) % _PROBE["lineage"],
+        replicate=torch.arange(_PROBE_ROWS) % _PROBE["replicate"],
+        line_screens_of_replicates=torch.arange(_PROBE["replicate"]) % _PROBE["line_screen"],
+        sizes={name: _PROBE[name] for name in ("replicate", "line_screen")},
     )
 
 
