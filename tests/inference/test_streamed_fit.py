@@ -67,7 +67,7 @@ def test_blocks_of_two_precisions_go_together(
     in_double: int, store: ScreenStore, whole: Posterior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks of 7 genes, or the last one of 3, are taken for such as single precision cannot resolve."""
-    monkeypatch.setattr(gene_chains, "single_does", lambda eliminated: len(eliminated.weight) != in_double)
+    monkeypatch.setattr(gene_chains, "single_does", lambda chol: len(chol) != in_double)
     with _streamed(store, tmp_path / "fit.h5", draws_disk_gb=0) as mixed:
         one, other = (post.moments("effect") for post in (whole, mixed))
     # As of all in single precision, below.
