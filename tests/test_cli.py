@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 import vihier
-from vihier.cli import main
+from vihier.cli import interrupts_heeded, main
 from vihier.posterior.reader import Posterior
 
 Make = Callable[..., Posterior]
@@ -330,6 +330,18 @@ def test_a_reader_that_leaves_early_is_no_error(make_posterior: Make) -> None:
 def heed_interrupts() -> None:
     """A shell's background jobs ignore SIGINT, and so would everything started from a test run in one."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+class _InterruptedWhenDeleted:
+    def __del__(self) -> None:
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_an_object_is_deleted_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    with interrupts_heeded(), pytest.raises(KeyboardInterrupt):
+        _InterruptedWhenDeleted()
+        time.sleep(10)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")

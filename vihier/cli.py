@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import os
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, TextIO
 
 import typer
@@ -80,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     2
     """
     command = typer.main.get_command(app)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), interrupts_heeded():
         warnings.showwarning = _say_warning
         try:
             status = command.main(args=arguments, prog_name="vihier", standalone_mode=False)
@@ -108,6 +111,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if status == INTERRUPTED and not worker():
         say("interrupted")
     return status or 0
+
+
+@contextmanager
+def interrupts_heeded() -> Iterator[None]:
+    """Interrupt again where Ctrl-C came while an object was being deleted, as Python would print it and go on."""
+    before = sys.unraisablehook
+
+    def heed(unraisable: sys.UnraisableHookArgs) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            _thread.interrupt_main()
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = heed
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _refuse(text: str) -> int:
