@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ REFUSED = 2
 INTERRUPTED = 130
 # A signal asked a fit to stop: EX_TEMPFAIL of sysexits.h, try again.
 STOPPED = 75
+AGAIN_SECONDS = 0.05
 
 # The direct base of BadParameter is what every refusal of typer's parser derives from, whether this version of typer
 # brings its own copy of click or depends on click.
@@ -120,7 +122,8 @@ def interrupts_heeded() -> Iterator[None]:
 
     def heed(unraisable: sys.UnraisableHookArgs) -> None:
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            _thread.interrupt_main()
+            # Not here, where it would be lost as well.
+            threading.Timer(AGAIN_SECONDS, _thread.interrupt_main).start()
         else:
             before(unraisable)
 
