@@ -20,10 +20,11 @@ from vihier.guides.block import Theta, align, scale_log_prior
 from vihier.guides.block_rows import BlockRows
 from vihier.guides.count_chains import CountChains, joined
 from vihier.guides.count_noise import Reach, Step, Sums
-from vihier.guides.gene_chains import GeneChains, children_of, sum_scales
+from vihier.guides.gene_chains import GeneChains
 from vihier.guides.mixed_model import Scale, Structure
 from vihier.guides.noisy_rows import NoisyRows
 from vihier.guides.row_moves import around
+from vihier.guides.scale_terms import children_of, sum_scales
 from vihier.guides.slice_sampler import slice_sample_in_turn
 from vihier.kernels.rows import ROW_DTYPE
 

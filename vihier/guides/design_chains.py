@@ -12,8 +12,9 @@ from torch import Tensor
 from vihier.guides.block import Theta, deviation_sd, noise_variance
 from vihier.guides.design_block import DesignBlock, SharedLayout, Table
 from vihier.guides.deviations import normal_like
-from vihier.guides.gene_chains import GeneChains, single_does, sum_to
+from vihier.guides.gene_chains import GeneChains, single_does
 from vihier.guides.mixed_model import Correlation, Location, Scale, Structure, members_of
+from vihier.guides.scale_terms import sum_to
 from vihier.kernels.correlated import Mixing, factor_of, inverse_factor
 from vihier.kernels.design import DesignSums, Eliminated, Said, draw_leaf, eliminate
 from vihier.kernels.weighted_design import WeightedDesign

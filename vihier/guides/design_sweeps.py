@@ -20,10 +20,11 @@ from vihier.guides.design_block import OF_LINES, DesignBlock, SharedLayout, Tabl
 from vihier.guides.design_chains import DesignChains, VectorShift, shifts_of
 from vihier.guides.deviations import normal_like
 from vihier.guides.evidence import global_log_prior
-from vihier.guides.gene_chains import GeneChains, at_points, log_density_of, sum_to, users_of
+from vihier.guides.gene_chains import GeneChains
 from vihier.guides.interchange import swap
 from vihier.guides.interweave import Sweeper
 from vihier.guides.mixed_model import Correlation, Scale, Structure, is_shared, members_of
+from vihier.guides.scale_terms import at_points, log_density_of, sum_to, users_of
 from vihier.guides.slice_sampler import slice_sample
 from vihier.kernels.bordered import bordered, factor, integrate_lines, rhs_of_lines
 from vihier.kernels.correlated import factor_of, gain_of_vectors, log_prior

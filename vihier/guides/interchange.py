@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vihier.guides.block import Block, Theta, scale_log_prior
-from vihier.guides.gene_chains import children_of, users_of
+from vihier.guides.scale_terms import children_of, users_of
 from vihier.guides.structure import Scale, Structure
 
 Pairs = tuple[tuple[Scale, Scale], ...]

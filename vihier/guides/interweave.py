@@ -25,9 +25,13 @@ from vihier.guides.block import SHARED, Block, Theta, align, scale_log_prior, ta
 from vihier.guides.count_moves import CountMoves
 from vihier.guides.deviations import draw_shared_deviations, normal_like, shared_columns, split_shared
 from vihier.guides.evidence import collapse, global_log_prior, sum_natural
-from vihier.guides.gene_chains import (
-    GeneChains,
-    Said,
+from vihier.guides.gene_chains import GeneChains, Said
+from vihier.guides.gene_tree import tree_scales
+from vihier.guides.interchange import interchangeable, swap
+from vihier.guides.mixed_model import is_shared
+from vihier.guides.row_moves import Around, NoiseMoves, NoiseSaid, RowMoves, around
+from vihier.guides.scale_densities import held_density, rows_density
+from vihier.guides.scale_terms import (
     at_points,
     children_of,
     log_density_of,
@@ -38,11 +42,6 @@ from vihier.guides.gene_chains import (
     sum_to,
     users_of,
 )
-from vihier.guides.gene_tree import tree_scales
-from vihier.guides.interchange import interchangeable, swap
-from vihier.guides.mixed_model import is_shared
-from vihier.guides.row_moves import Around, NoiseMoves, NoiseSaid, RowMoves, around
-from vihier.guides.scale_densities import held_density, rows_density
 from vihier.guides.slice_sampler import slice_sample
 from vihier.guides.structure import Location, Scale, Structure
 from vihier.inference.threads import in_threads

@@ -17,7 +17,8 @@ from torch import Tensor
 from vihier.guides.block import SHARED, Block, Theta, variances
 from vihier.guides.deviations import gene_level, split_genes
 from vihier.guides.evidence import gene_log_prior
-from vihier.guides.gene_chains import Said, number_of, squares_of, standardised
+from vihier.guides.gene_chains import Said
+from vihier.guides.scale_terms import number_of, squares_of, standardised
 from vihier.guides.slice_sampler import slice_sample
 from vihier.guides.structure import Scale, Structure
 from vihier.kernels.elimination import Variances

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from vihier.guides.block import Theta
-from vihier.guides.gene_chains import children_of, sum_to, users_of
 from vihier.guides.interweave import Sweeper
 from vihier.guides.mixed_model import Scale, Structure
 from vihier.guides.row_moves import around
+from vihier.guides.scale_terms import children_of, sum_to, users_of
 from vihier.guides.slice_sampler import slice_sample
 
 

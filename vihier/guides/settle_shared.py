@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from vihier.guides.block import Theta
-from vihier.guides.gene_chains import Said, children_of, users_of
+from vihier.guides.gene_chains import Said
 from vihier.guides.interweave import Sweeper
+from vihier.guides.scale_terms import children_of, users_of
 
 
 def settle_shared(sweeper: Sweeper, theta: Theta, said: Said, times: int) -> Tensor:

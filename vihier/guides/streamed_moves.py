@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from vihier.guides.block import SHARED, Theta, table_variance
-from vihier.guides.gene_chains import children_of, sum_to, users_of
 from vihier.guides.interweave import Sweeper
 from vihier.guides.pass_rows import move_rows
 from vihier.guides.pass_sums import Visit
+from vihier.guides.scale_terms import children_of, sum_to, users_of
 from vihier.guides.slice_sampler import slice_sample
 from vihier.guides.structure import Location, Scale, Structure
 
