@@ -13,9 +13,11 @@ SCRIPT = Path(__file__).resolve().parents[2] / "experiments" / "genome_scale.py"
 
 
 @pytest.mark.slow
-def test_a_five_hundredth_of_a_whole_screen() -> None:
+@pytest.mark.parametrize("rows", [("normal", "global"), ("student_t", "replicate")])
+def test_a_five_hundredth_of_a_whole_screen(rows: tuple[str, str]) -> None:
     """36 genes, in 200 of its 1,000 lines."""
     command = [sys.executable, str(SCRIPT), "--scale", "0.002", "--lines", "200", "--draws", "200"]
+    command += ["--likelihood", rows[0], "--noise", rows[1]]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)

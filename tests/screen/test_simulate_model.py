@@ -71,6 +71,33 @@ def test_rows_are_the_model_at_the_truth(tmp_path: Path, model: str) -> None:
     assert stats.kstest(z, "norm").pvalue > 1e-3
 
 
+@pytest.mark.parametrize("noise", ["line", "replicate"])
+def test_student_t_rows_are_the_model_at_the_truth(tmp_path: Path, noise: str) -> None:
+    """Residuals in units of their own noise scales are Student-t with the truth's degrees of freedom."""
+    written = simulate(
+        tmp_path / "s.parquet", genes=40, lines=20, model="additive", seed=2, likelihood="student_t", noise=noise
+    )
+    truth, screen = truth_of(written), vihier.read_screen(written.table)
+    scale = truth[f"sigma_{noise}"].values[screen.replicate if noise == "replicate" else screen.line]
+    if noise == "replicate":
+        assert list(truth["replicate"].values) == list(screen.index.replicates)
+    z = residuals(written, truth, additive=True) / scale
+    assert stats.kstest(z, stats.t(float(truth["nu"])).cdf).pvalue > 1e-3
+    assert np.ptp(scale) > 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"model": "realistic", "noise": "replicate"}, "for a model by its name"),
+        ({"model": "additive", "likelihood": "cauchy"}, "normal or student_t rows"),
+    ],
+)
+def test_rows_that_cannot_be_simulated_are_refused(tmp_path: Path, options: dict[str, str], named: str) -> None:
+    with pytest.raises(VihierError, match=named):
+        simulate(tmp_path / "s.parquet", **options)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("model", ["additive", "crossed", "gene_lineage"])
 def test_truth_has_every_variable_over_its_dims(tmp_path: Path, model: str) -> None:
     # Sizes that could be taken for one another.

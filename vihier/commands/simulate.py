@@ -29,6 +29,18 @@ def simulate(
     ] = "realistic",
     missing: Annotated[float, typer.Option(metavar="X", help="Expected share of rows that are absent.")] = 0.03,
     prior: Priors = None,
+    likelihood: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Of a model's rows: normal or student_t.", rich_help_panel=MODEL_PANEL),
+    ] = "normal",
+    noise: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What of a model has a noise scale of its own: global, line or replicate.",
+            rich_help_panel=MODEL_PANEL,
+        ),
+    ] = "global",
     as_json: AsJson = False,
 ) -> None:
     """Write a simulated screen, and its truth beside it.
@@ -55,6 +67,8 @@ def simulate(
         model=model,
         missing=missing,
         priors=priors or None,
+        likelihood=likelihood,
+        noise=noise,
     )
     if as_json:
         typer.echo(json.dumps({"table": str(written.table), "truth": str(written.truth)}, indent=2, ensure_ascii=False))

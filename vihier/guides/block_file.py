@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import weakref
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -48,6 +49,7 @@ class BlockFile:
         sizes = [sum(_bytes_of(field) for field in of_block.values()) for of_block in fields]
         self._starts = [0, *np.cumsum(sizes).tolist()]
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._closing = weakref.finalize(self, os.close, self._descriptor)
 
     @property
     def n_bytes(self) -> int:
@@ -82,9 +84,7 @@ class BlockFile:
 
     def close(self) -> None:
         """Close the file; it stays."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._closing()
 
 
 def _bytes_of(field: Field) -> int:

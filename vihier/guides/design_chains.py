@@ -286,6 +286,4 @@ class DesignChains(GeneChains):
         change = torch.einsum("njk,bkn->bjn", after @ inverse_factor(before), standard) - standard
         for i, location in enumerate(members_of(self.structure, correlation)):
             moved = deviation_sd(self.structure, location, theta, self.block) * change[:, i].to(self.dense)
-            self.deviations[location.name] = self.deviations[location.name] + moved
-            self._squares.pop(location.name, None)
-            self._take_change(location, location.reach * moved)
+            self.move_location(location, moved)

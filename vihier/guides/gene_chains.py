@@ -16,7 +16,6 @@ from vihier.guides.block import (
     Theta,
     align,
     noise_variance,
-    table_variance,
     variances,
 )
 from vihier.guides.count_chains import CountChains
@@ -204,31 +203,6 @@ class GeneChains:
         if drawn.spread.sgrna is not None:
             self.slots = dense[..., : self.slot_count.shape[1]].transpose(1, 2)
 
-    def leaf_given_rest(self, theta: Theta) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean and sd of e, the gene x line table, given all else, [B, C, N], and how little of a change the rows undo.
-
-        The last is 1 / (1 + tau v N[c]): where the rest of a line's mean moves by one, the mean of e moves against it,
-        and of their sum so much is left.
-        """
-        noise = noise_variance(self.structure, theta, self.block)
-        variance = table_variance(self.structure, ("gene", "line"), theta, self.block)
-        assert variance is not None
-        relative = variance / noise
-        shrink = (1.0 + relative * self.cell_count).reciprocal()
-        left = torch.addcmul(self.residual, self.cell_count, self._part(self._leaf()))
-        return relative * shrink * left, (variance * shrink).sqrt(), shrink
-
-    def _leaf(self) -> Location:
-        (location,) = self.structure.table(("gene", "line"))
-        return location
-
-    def take_leaf(self, leaf: Tensor) -> None:
-        """Put e, [B, C, N], in the place of what it was."""
-        location = self._leaf()
-        self._take_change(location, leaf - self._part(location))
-        self.deviations[location.name] = leaf if location.reach == 1 else leaf / location.reach
-        self._squares.pop(location.name, None)
-
     def _slot_residual(self) -> Tensor:
         return self.slot_total - self.data.to_slots(self.columns) - self.slot_count * self.slots
 
@@ -284,6 +258,12 @@ class GeneChains:
         change = self._part(location) * grown
         self.deviations[name] = self.deviations[name] + (change if location.reach == 1 else change / location.reach)
         self._take_change(location, change)
+
+    def move_location(self, location: Location, moved: Tensor) -> None:
+        """Move a location's deviations by so much, with all that follows from them."""
+        self.deviations[location.name] = self.deviations[location.name] + moved
+        self._squares.pop(location.name, None)
+        self._take_change(location, location.reach * moved)
 
     def _take_change(self, location: Location, change: Tensor) -> None:
         """Bring predictions and residuals along with a change of what a location adds to rows' means."""

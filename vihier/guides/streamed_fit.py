@@ -157,6 +157,7 @@ def fit_streamed(
             running.keep = rows.keep
         sweep_on(chains, running, max_steps, progress, settings, after_pass)
         if rows is not None:
+            rows.finish()
             return _finish_rows(chains, rows, running, draws, seed, settings)
         return _finish(structure, cells, running, chains, draws, seed, settings, random)
 

@@ -28,6 +28,7 @@ from vihier.guides.cell_file import CellFile
 from vihier.guides.deviations import normal_like
 from vihier.guides.freedom_points import FreedomPoints, freedom_points
 from vihier.guides.gene_chains import GeneChains, Said
+from vihier.guides.leaf_again import leaf_given_rest, leaf_of, take_leaf
 from vihier.guides.pass_sums import Visit
 from vihier.guides.row_chains import RowChains
 from vihier.guides.row_sums import sums_of
@@ -135,12 +136,18 @@ class StreamedRows:
 
     def end(self) -> None:
         """End a pass that all workers have made: what only it needed goes, but for what a checkpoint goes on from."""
-        for passes in [passes for passes in self._places if passes not in (self._pass.passes + 1, self.saved)]:
+        self._keep_places(self._pass.passes + 1, self.saved)
+
+    def finish(self) -> None:
+        """End the passes: only the draws are needed from here on."""
+        self._keep_places()
+
+    def _keep_places(self, *after: int | None) -> None:
+        for passes in [passes for passes in self._places if passes not in after]:
             self._places.pop(passes).close()
-        if self.cells.workers.is_first:
-            for path in self.folder.glob(f"{PLACES}.*"):
-                if int(path.suffix[1:]) not in (self._pass.passes + 1, self.saved):
-                    path.unlink(missing_ok=True)
+        for path in self.folder.glob(f"{PLACES}.*") if self.cells.workers.is_first else ():
+            if int(path.suffix[1:]) not in after:
+                path.unlink(missing_ok=True)
 
     def keep(self) -> None:
         """Have the disk hold what a checkpoint of the last pass goes on from, until there is another one."""
@@ -148,11 +155,6 @@ class StreamedRows:
         self.saved = self._pass.passes + 1
         if self.structure.freedom is not None:
             self._places_after(self.saved).sync()
-
-    def close(self) -> None:
-        """Close the files; they stay."""
-        for file in (self.draws, *self._places.values()):
-            file.close()
 
     def visit(self, number: int, block: Block, theta: Theta, column: Tensor | None, random: torch.Generator) -> Visit:
         """Draw a block's weights and locations, move its genes' own scales, and sum; see `streamed_chains.visit`."""
@@ -188,13 +190,13 @@ class StreamedRows:
     def _finish(self, number: int, chains: GeneChains, theta: Theta) -> None:
         """Draw the gene x line table anew, which the scales have moved with, and keep what is to be kept."""
         now, block = self._pass, chains.block
-        (location,) = self.structure.table(("gene", "line"))
-        mean, sd, left = chains.leaf_given_rest(theta)
+        location = leaf_of(chains)
+        mean, sd, left = leaf_given_rest(chains, theta)
         if now.slot is not None:
             found = {name: unpad(x, block) if self._is_of_sgrnas(name) else x for name, x in chains.deviations.items()}
             found[location.name] = (mean + sd * self._even_noise(number, sd.shape).to(sd)) / location.reach
             self.draws.put(number, now.slot, found | {scale.name: theta[scale.name] for scale in chains.own_scales})
-        chains.take_leaf(mean + sd * normal_like(sd, chains.generator))
+        take_leaf(chains, mean + sd * normal_like(sd, chains.generator))
         if now.after is not None:
             now.after.put(number, 0, {"columns": chains.columns, "slots": chains.slots, "left": left})
 

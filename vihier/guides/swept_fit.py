@@ -31,8 +31,8 @@ from vihier.models.batch import Batch
 from vihier.screen import Screen
 
 # Draws of gene x line tables that are held in memory, in float32: 4 GB. And the largest screen that is, in pairs of a
-# gene and a line: of more, the rows alone fill as much.
-MOST_HELD, HELD_UP_TO = 1_000_000_000, 400_000
+# gene and a line: of 180,000, with eight rows each, chains that settle and those that draw took 5 GB.
+MOST_HELD, HELD_UP_TO = 1_000_000_000, 100_000
 PART_CELLS = 13_000
 # Pairs of a gene and a line times chains, in the chains that settle and in those that draw, and fewest chains of each.
 SETTLING, SETTLING_CHAINS = 200_000, (4, 16)

@@ -50,14 +50,12 @@ def check_workers(
     """
     from vihier.guides.pass_sums import PARTS
     from vihier.guides.structured_fit import SWEPT_UP_TO
-    from vihier.guides.swept_fit import HELD_UP_TO
     from vihier.inference.streamed_run import genes_per_block
 
     if not streamed:
         raise VihierError(
             f"{workers.count} workers: they share the structured guide's fits of more than {SWEPT_UP_TO:,} gene-line "
-            f"pairs with --likelihood normal --noise global, of more than {HELD_UP_TO:,} with other rows that are fold "
-            "changes; the rest are of one process: leave out torchrun"
+            "pairs whose rows are fold changes without covariates; others are of one process: leave out torchrun"
         )
     if out is None:
         raise VihierError(f"{workers.count} workers: they need a file to write to; give out=")
