@@ -23,7 +23,7 @@ SIMPLE = {
     "program.md": Shown(n_commands=0, n_programs=2),
     "file.md": Shown(n_commands=0, n_programs=1),
     "trust.md": Shown(n_commands=2, n_programs=3),
-    "genome.md": Shown(n_commands=6, n_programs=0),
+    "genome.md": Shown(n_commands=8, n_programs=0),
     "report.md": Shown(n_commands=3, n_programs=1),
     "quality.md": Shown(n_commands=4, n_programs=1),
     "rows.md": Shown(n_commands=3, n_programs=1),
