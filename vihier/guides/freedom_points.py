@@ -26,7 +26,7 @@ LARGEST = 1e6
 # Between points, in 1 / sqrt(n): 0.6 sds; and the longest.
 STEP, LONGEST = 0.5, 0.1
 # The first moves, in the burn-in, are by Newton's method, by so many lattices at most.
-FAR_OFF, FARTHEST = 5, 20.0
+FAR_OFF, FARTHEST = 6, 100.0
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class StreamSettings:
         chains = min(ROW_CHAINS, max(FEWEST_ROW_CHAINS, draws))
         rounds = max(12, -(-draws // (PASSES_IN_ROUND * chains)))
         # Of thousands of scales the largest R-hat of so few states is that of chance.
-        return StreamSettings(chains, burn_in=5, rounds=rounds, most_rounds=max(40, 2 * rounds), rhat_limit=1.4)
+        return StreamSettings(chains, burn_in=6, rounds=rounds, most_rounds=max(40, 2 * rounds), rhat_limit=1.4)
 
     @property
     def states(self) -> int:

@@ -11,7 +11,7 @@ from vihier.guides.block import Block, Theta
 from vihier.guides.cell_file import CellFile
 from vihier.guides.draw_groups import groups_of_chains
 from vihier.guides.interweave import Sweeper
-from vihier.guides.row_moves import LONG_STEP_EVERY, RowMoves
+from vihier.guides.row_moves import RowMoves
 from vihier.guides.streamed_chains import ChainState, Random, zero_shared
 from vihier.guides.streamed_moves import NOISE_WIDTHS
 from vihier.guides.structure import Structure
@@ -89,7 +89,8 @@ def _sweep(
         for sweep in range(START_SWEEPS):
             sweeper.noise_width = NOISE_WIDTHS[sweep % len(NOISE_WIDTHS)]
             if isinstance(sweeper.rows, RowMoves):
-                sweeper.rows.long_every = 1 if sweep < FAR_OFF else LONG_STEP_EVERY
+                # Degrees of freedom wait for the noise scales, and then take long steps.
+                sweeper.rows.long_every = START_SWEEPS if sweep < FAR_OFF else 1
             theta = sweeper.sweep(theta)
         return theta, sweeper.shared
 
