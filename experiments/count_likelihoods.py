@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,9 @@ def predict_logarithms(post: vihier.Posterior, test: pd.DataFrame, seed: int = 0
     return density - np.log(np.log(2) * (test[COUNTS].to_numpy() + 0.5)), lower
 
 
-def counts_table(folder: Path, library: str | None, genes: int | None, seed: int) -> pd.DataFrame:
+def counts_table(
+    folder: Path, library: str | None, genes: int | None, seed: int, columns: Sequence[str] = KEYS
+) -> pd.DataFrame:
     """Import the counts of both libraries, or of one, as a user would, with what is expected of each."""
     files = MappedFiles(
         tuple(existing(folder / "chronos_format" / f"{name}Readcounts.hdf5", "read counts") for name in LIBRARIES),
@@ -180,7 +183,7 @@ def counts_table(folder: Path, library: str | None, genes: int | None, seed: int
         screen = screen.subset(where={"screen": library})
     if genes is not None:
         screen = screen.subset(n_genes=genes, seed=seed)
-    return screen.to_frame()[KEYS]
+    return screen.to_frame()[list(columns)]
 
 
 def main() -> None:
