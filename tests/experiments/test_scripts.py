@@ -130,6 +130,22 @@ def test_counts_are_held_out_of_a_few_genes() -> None:
     assert scores["abundance_power"] > 0
 
 
+@pytest.mark.slow
+@with_data
+def test_counts_are_compared_with_their_logarithms_on_a_few_genes(tmp_path: Path) -> None:
+    arguments = ["--genes", "12", "--draws", "50", "--only", "additive, student_t", "--only", "additive, counts"]
+    done = run("count_comparison.py", *arguments, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    models = json.loads(done.stdout)["models"]
+    assert list(models) == ["additive, normal", "additive, student_t", "additive, counts"]
+    assert models["additive, normal"]["difference"] == 0
+    for model in ("additive, student_t", "additive, counts"):
+        # Some 700 counts: a share of 0.9 errs by 0.011, and by 0.02 where rows of a replicate share its noise.
+        assert models[model]["covered_by_90%"] == pytest.approx(0.9, abs=0.05)
+        assert models[model]["difference"] > 0.1  # one noise scale for replicates that differ by a factor of three
+    assert png_names(tmp_path) == ["count_comparison.png"]
+
+
 @pytest.mark.parametrize("script", ["avana_ky.py", "seed_notebook.py", "model_comparison.py", "general_path.py"])
 def test_absent_data_are_one_line(script: str, tmp_path: Path) -> None:
     done = run(script, "--data", tmp_path / "nowhere.parquet")
