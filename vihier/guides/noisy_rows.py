@@ -31,8 +31,8 @@ class NoisyRows:
         Log density of rows that are not, [n, N].
     noisy : Said
         The same where they are.
-    both : Tensor
-        Log density of rows, [n, N].
+    odds : Tensor
+        Log odds of each row to be noisy, [n, N].
     """
 
     rows: CountRows
@@ -40,7 +40,7 @@ class NoisyRows:
     excess: Tensor
     plain: Tensor
     noisy: Said
-    both: Tensor
+    odds: Tensor
 
     @classmethod
     def of(cls, rows: CountRows, log_sd: Tensor, here: Said, noisy: Tensor | None, excess: Tensor) -> NoisyRows:
@@ -48,13 +48,16 @@ class NoisyRows:
         if noisy is None:
             other = Said.of(rows, lambda at: log_sd[at] + excess)
             return cls._made(rows, log_sd, excess, here.density, other)
-        other = Said.of(rows, lambda at: log_sd[at] + torch.where(noisy[at], -excess, excess))
-        wide = Said(torch.where(noisy, here.density, other.density), torch.where(noisy, here.score, other.score))
-        return cls._made(rows, log_sd - noisy * excess, excess, torch.where(noisy, other.density, here.density), wide)
+        is_noisy = noisy.to(log_sd)
+        least = torch.addcmul(log_sd, is_noisy, excess, value=-1.0)
+        other = Said.of(rows, lambda at: torch.addcmul(least[at], 1.0 - is_noisy[at], excess))
+        wide = Said(torch.lerp(other.density, here.density, is_noisy), torch.lerp(other.score, here.score, is_noisy))
+        return cls._made(rows, least, excess, torch.lerp(here.density, other.density, is_noisy), wide)
 
     @classmethod
     def _made(cls, rows: CountRows, least: Tensor, excess: Tensor, plain: Tensor, noisy: Said) -> NoisyRows:
-        return cls(rows, least, excess, plain, noisy, torch.logaddexp(plain + LOG_MOST, noisy.density + LOG_NOISY))
+        odds = (noisy.density - plain).add_(LOG_NOISY - LOG_MOST)
+        return cls(rows, least, excess, plain, noisy, odds)
 
     def at(self, excess: Tensor) -> NoisyRows:
         """Return the same for another excess."""
@@ -67,25 +70,24 @@ class NoisyRows:
             torch.where(moved, other.noisy.density, self.noisy.density),
             torch.where(moved, other.noisy.score, self.noisy.score),
         )
-        both = torch.where(moved, other.both, self.both)
-        return NoisyRows(self.rows, self.least, torch.where(moved, other.excess, self.excess), self.plain, noisy, both)
+        return self._made(self.rows, self.least, torch.where(moved, other.excess, self.excess), self.plain, noisy)
 
-    def _chance(self) -> Tensor:
-        """Probability that each row is noisy, [n, N]."""
-        return (self.noisy.density + LOG_NOISY - self.both).exp_()
+    def _both(self) -> Tensor:
+        """Log density of each row less that of one which is not noisy, [n, N]."""
+        return torch.nn.functional.softplus(self.odds).add_(LOG_MOST)
 
     def sums(self, before: NoisyRows | None = None) -> Sums:
         """Sum over rows the gain in log density, its slope with the log of the excess, and the slopes' squares, [N]."""
-        chance = self._chance()
+        chance = self.odds.sigmoid()
         score, excess = chance * self.noisy.score, self.excess.double()
         squares = torch.minimum(sum_rows(score.square(), None, 1), 2 * sum_rows(chance, None, 1))
-        gain = torch.zeros_like(squares) if before is None else sum_rows(self.both - before.both, None, 1)
+        gain = torch.zeros_like(squares) if before is None else sum_rows(self._both() - before._both(), None, 1)
         return gain, sum_rows(score, None, 1) * excess, squares * excess.square()
 
     def draw(self, random: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw which rows are noisy, bool [n, N]; return it with the rows' log density."""
-        uniform = torch.rand(self.both.shape, generator=random, dtype=self.both.dtype, device=self.both.device)
-        return uniform < self._chance(), self.both
+        uniform = torch.rand(self.odds.shape, generator=random, dtype=self.odds.dtype, device=self.odds.device)
+        return uniform < self.odds.sigmoid(), self._both().add_(self.plain)
 
     def log_sd(self, noisy: Tensor) -> Tensor:
         """Return the rows' log s, [n, N]."""
