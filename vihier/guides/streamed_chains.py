@@ -14,6 +14,7 @@ visits a block.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -156,6 +157,8 @@ class StreamedChains:
         Where they are, and where they were when the blocks were last visited.
     said : Said
         What all genes said of the shared locations in the last pass after which those were drawn.
+    visiting : float
+        Seconds that the visits of the last pass took.
     """
 
     def __init__(
@@ -172,7 +175,7 @@ class StreamedChains:
         self.block = replace(first, data=first.data.double())
         self.own = [scale.name for scale in structure.scales if scale.plates == ("gene",)]
         self.shares = any(location.plates in SHARED for location in structure.locations)
-        self.said = said
+        self.said, self.visiting = said, 0.0
         # In units that many lines share, if there are few: then the gene x line table is integrated out.
         spread = variances(structure, _of_block(self.own, state.theta, first), first)
         with_levels = has_levels(spread) and len(cells.rows) <= MOST_LEVELS
@@ -212,10 +215,12 @@ class StreamedChains:
             by_gene = {}
         cells = self.cells
         sums = PassSums(state.theta, self.own, by_gene, cells.n_genes, len(cells))
+        begin = time.perf_counter()
         with closing(in_threads(of_block, cells.mine, self.block.slot.device)) as visits:
             for number, (at, visited) in enumerate(zip(cells.mine, visits, strict=True)):
                 sums.add(at, cells.skeleton(at).batch.gene_idx, visited)
                 done(number + 1)
+        self.visiting = time.perf_counter() - begin
         self._draw_globals(sums.theta, sums.total(cells.workers), settles)
         if self.rows is not None:
             self.rows.end()

@@ -81,7 +81,7 @@ class Running:
     """Everything that a stopped fit needs to go on: the chains, what was kept of them, and sums over kept states.
 
     `kept_shared` are the shared locations of the last states whose genes' draws wait in a file. `keep` is called before
-    all this is written down: it has the disk hold such files.
+    all this is written down: it has the disk hold such files. `visiting` are the seconds of the last pass's visits.
     """
 
     state: ChainState
@@ -96,6 +96,7 @@ class Running:
     trace: list[Tensor] = field(default_factory=list)
     rhats: list[float] = field(default_factory=list)
     finished: bool = False
+    visiting: float = 0.0
     keep: Callable[[], None] = lambda: None
 
 
@@ -175,7 +176,7 @@ def sweep_on(
     progress.start("passes", most)
     while running.state.passes < most and not running.finished:
         chains.sweep()
-        running.state, running.said = chains.state, chains.said
+        running.state, running.said, running.visiting = chains.state, chains.said, chains.visiting
         _keep(running, chains, settings)
         passes = running.state.passes
         n_kept = len(running.kept_theta)

@@ -21,8 +21,7 @@ import torch
 
 from vihier.guides.cell_file import CellFile
 from vihier.guides.pass_sums import PARTS
-from vihier.guides.streamed_fit import PASSES_IN_ROUND, StreamSettings, fit_streamed
-from vihier.guides.streamed_rows import FIRST_VISITS
+from vihier.guides.streamed_fit import PASSES_IN_ROUND, Running, StreamSettings, fit_streamed
 from vihier.guides.streamed_start import START_GENES
 from vihier.guides.structure import Structure, read_structure
 from vihier.inference.device import run_on
@@ -193,6 +192,9 @@ def plan_streamed_fit(
     settings = StreamSettings() if is_plain else StreamSettings.of_rows(draws)
     passes = PASSES_IN_ROUND * (settings.burn_in + settings.rounds + (1 if is_plain else MORE_ROUNDS))
     disk, moments = disk_gb(plan, _lengths(sizes), draws, pairs_stored, is_plain)
+    not_waiting = moments if pairs_stored else 0.0
+    if not (is_plain or pairs_stored):  # what passes drew is written from where it is
+        not_waiting = bytes_of_kept(sizes.genes, sizes.lines, draws) / GB
     shared = stages["shared"] + SHARED_SECONDS * sizes.genes / min(threads, 4)
     seconds = {
         "pack": 0.0 if sizes.is_packed else sizes.rows / 2.5e6,
@@ -223,7 +225,7 @@ def plan_streamed_fit(
         pairs_stored=pairs_stored,
         memory_gb=round(sum(memory.values()) / GB, 2),
         disk_gb=round(disk, 2),
-        scratch_gb=round(_scratch_gb(sizes, draws, settings) + disk - (moments if pairs_stored else 0.0), 2),
+        scratch_gb=round(_scratch_gb(sizes, draws, settings) + disk - not_waiting, 2),
         seconds=round(sum(seconds.values()), 1),
         stages={name: round(value, 1) for name, value in seconds.items()},
         memory={name: round(value / GB, 3) for name, value in memory.items()},
@@ -294,6 +296,12 @@ def _probe(
             found.setdefault("read", (time.perf_counter() - begin) / again)
             if again > 1:
                 cells.close()
+        visits: list[float] = []
+
+        def after_pass(running: Running) -> None:
+            ends.append(time.perf_counter())
+            visits.append(running.visiting)
+
         begin = time.perf_counter()
         fitted = fit_streamed(
             structure,
@@ -303,14 +311,15 @@ def _probe(
             max_steps=PROBE_PASSES,
             init=None,
             progress=Silent(),
-            after_pass=lambda _: ends.append(time.perf_counter()),
+            after_pass=after_pass,
             folder=Path(scratch) / "passes",
         )
         done = time.perf_counter()
         laps = [later - earlier for earlier, later in pairwise(ends[1:])]
         found["pass"], found["shared"], first = min(laps), max(laps) - min(laps), max(laps)
-        if not structure.is_plain:  # every other pass sums over rows
-            found["pass"], found["shared"], first = sum(laps[:2]) / 2, 0.0, FIRST_VISITS * max(laps)
+        if not structure.is_plain:  # every other pass sums over rows, and draws what these refer to
+            found["pass"] = sum(visits[1:3]) / 2
+            found["shared"], first = sum(laps[:2]) / 2 - found["pass"], visits[0] + max(laps) - min(visits[1:])
         of_start = max(2, math.ceil(START_GENES / len(batches[0].gene_idx)))
         found["start"] = max(0.0, ends[1] - begin - first) * of_start / n_blocks
         found["globals"] = done - ends[-1]
