@@ -11,7 +11,7 @@ from dense_model import CPU, uneven_screen, whole
 from scipy import stats
 
 from vihier.guides.block import make_block
-from vihier.guides.freedom_points import FreedomPoints, chosen_point, freedom_points
+from vihier.guides.freedom_points import FAR_OFF, FreedomPoints, chosen_point, freedom_points
 from vihier.guides.gene_chains import GeneChains
 from vihier.guides.interweave import Sweeper
 from vihier.guides.noise_levels import levels_of, move_levels
@@ -62,7 +62,7 @@ def test_points_of_degrees_of_freedom_leave_their_density_as_it_is() -> None:
     structure, random = structure_of(), torch.Generator().manual_seed(2)
     log_nu = math.log(5) + 0.4 * torch.randn(20_000, generator=random, dtype=torch.float64)
     for _ in range(5):
-        points = freedom_points(structure, {"nu": log_nu}, 40, random)
+        points = freedom_points(structure, {"nu": log_nu}, 40, FAR_OFF, random)
         assert isinstance(points, FreedomPoints)
         density = -0.5 * ((points.log_source - math.log(5)) / 0.4).square() + points.log_jacobian
         chosen = chosen_point(density, random)[None]

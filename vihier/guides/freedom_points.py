@@ -25,8 +25,10 @@ N_POINTS = 8
 LARGEST = 1e6
 # Between points, in 1 / sqrt(n): 0.6 sds; and the longest.
 STEP, LONGEST = 0.5, 0.1
-# The first moves, in the burn-in, are by Newton's method, by so many lattices at most.
-FAR_OFF, FARTHEST = 6, 100.0
+# The first moves, in the burn-in, are by Newton's method on lattices of such steps and then shorter ones, each time by
+# this: of those that suit a posterior, points are so near that their densities, of single rows in single
+# precision, do not show a bend from far off. A lattice whose densities do not bend is gone over by its own length.
+FAR_OFF, FIRST, SHORTER = 6, 0.02, 3.0
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,8 @@ class FreedomPoints:
         weighed = design * weight.movedim(0, -1)[..., None]
         solved = torch.linalg.lstsq(weighed, (values * weight.movedim(0, -1))[..., None]).solution[..., 0]
         slope, bend = solved[..., 1], solved[..., 2]
-        best = torch.where(bend < 0, -slope / (2 * bend), slope.sign() * FARTHEST)
-        moved = best.clamp(-FARTHEST, FARTHEST) * (self.moved[-1] - self.moved[0])
+        best = torch.where(bend < 0, -slope / (2 * bend), slope.sign())
+        moved = best.clamp(-1, 1) * (self.moved[-1] - self.moved[0])
         freedom = structure.freedom
         assert freedom is not None
         start = freedom.value_at(self.log_source.gather(0, (self.moved == 0).long().argmax(0)[None]))[0]
@@ -78,19 +80,24 @@ class FreedomPoints:
         return _points_at(structure, start, torch.minimum(moved, -0.5 * y)[None])
 
 
-def freedom_points(structure: Structure, theta: Theta, n_rows: int, random: torch.Generator) -> FreedomPoints | None:
+def freedom_points(
+    structure: Structure, theta: Theta, n_rows: int, turn: int, random: torch.Generator
+) -> FreedomPoints | None:
     """Choose points; None where rows have no degrees of freedom to move.
 
     Parameters
     ----------
     theta : dict
         Log-scales of the screen, chains last.
+    turn : int
+        How often they were moved before.
     """
     freedom = structure.freedom
     if freedom is None or freedom.source is None:
         return None
     start = freedom.value_at(theta[freedom.source].double())
-    step = min(STEP / math.sqrt(n_rows / max(1, start.numel() // start.shape[-1])), LONGEST)
+    step = STEP / math.sqrt(n_rows / max(1, start.numel() // start.shape[-1]))
+    step = min(max(step, FIRST / SHORTER**turn if turn < FAR_OFF else 0.0), LONGEST)
     place = torch.randint(N_POINTS, start.shape, generator=random, device=start.device)
     number = torch.arange(N_POINTS, device=start.device).reshape(-1, *[1] * start.dim())
     return _points_at(structure, start, step * (number - place))

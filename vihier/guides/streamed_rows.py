@@ -122,7 +122,8 @@ class StreamedRows:
         """Begin a pass; `settles` where shared locations are drawn after it."""
         points = None
         if not settles:
-            points = freedom_points(self.structure, state.theta, self.cells.n_rows, random)
+            turn = state.passes // 2
+            points = freedom_points(self.structure, state.theta, self.cells.n_rows, turn, random)
         before = after = None
         if self.structure.freedom is not None:
             before = self._places_after(state.passes) if state.passes else None
