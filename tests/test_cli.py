@@ -337,7 +337,12 @@ class _InterruptedWhenDeleted:
         raise KeyboardInterrupt
 
 
-def test_ctrl_c_while_an_object_is_deleted_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_while_an_object_is_deleted_is_not_lost(
+    capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
+    # See `heed_interrupts`.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with interrupts_heeded(), pytest.raises(KeyboardInterrupt):
         _InterruptedWhenDeleted()
         for _ in range(1000):
