@@ -105,10 +105,17 @@ def test_two_workers_fit_what_one_fits(store: ScreenStore, whole: Posterior, tmp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["program.py", "two.h5"]
 
 
+def killed_and_resumed(store: ScreenStore, out: Path, owner: type, name: str, dying: object, **options: object) -> None:
+    """Fit with a method in whose place another kills the fit, and go on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, dying)
+        with pytest.raises(Killed):
+            vihier.fit(store, out=out, draws_disk_gb=3e-5, **OPTIONS, **options)
+    vihier.fit(store, out=out, resume=True, draws_disk_gb=3e-5, **OPTIONS).close()
+
+
 @pytest.mark.parametrize("passes", [1, 4, 13])
-def test_killed_after_a_pass(
-    store: ScreenStore, whole: Posterior, passes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_after_a_pass(store: ScreenStore, whole: Posterior, passes: int, tmp_path: Path) -> None:
     """Amid the pass after: what its visits had written changes nothing."""
     sweep, visits = StreamedChains.sweep, []
 
@@ -121,19 +128,13 @@ def test_killed_after_a_pass(
         sweep(self, noting)
 
     out = tmp_path / "fit.h5"
-    with monkeypatch.context() as patch:
-        patch.setattr(StreamedChains, "sweep", dying)
-        with pytest.raises(Killed):
-            vihier.fit(store, out=out, checkpoint_every=0, draws_disk_gb=3e-5, **OPTIONS)
+    killed_and_resumed(store, out, StreamedChains, "sweep", dying, checkpoint_every=0)
     assert len(visits) == 7 * passes + 4
-    vihier.fit(store, out=out, resume=True, draws_disk_gb=3e-5, **OPTIONS).close()
     assert_same(out, datasets(whole.path))
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_killed_in_the_last_pass(
-    store: ScreenStore, whole: Posterior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_in_the_last_pass(store: ScreenStore, whole: Posterior, tmp_path: Path) -> None:
     """What the passes drew is there still."""
     done = Shelf.done
 
@@ -143,11 +144,7 @@ def test_killed_in_the_last_pass(
         done(self, block)
 
     out = tmp_path / "fit.h5"
-    with monkeypatch.context() as patch:
-        patch.setattr(Shelf, "done", dying)
-        with pytest.raises(Killed):
-            vihier.fit(store, out=out, draws_disk_gb=3e-5, **OPTIONS)
-    vihier.fit(store, out=out, resume=True, draws_disk_gb=3e-5, **OPTIONS).close()
+    killed_and_resumed(store, out, Shelf, "done", dying)
     assert_same(out, datasets(whole.path))
 
 

@@ -68,22 +68,18 @@ def plan_held_fit(screen: Screen, request: FitRequest) -> FitPlan:
     of_plates = {plate: lengths[FILE_DIMS.get(plate, plate)] for site in sites.latent for plate in site.plates}
     disk, _ = disk_gb(plan, lengths, draws, True)
     seconds: dict[str, float] = {"write": disk * GB / WRITE_BYTES_PER_SECOND + FILE_SECONDS}
-    memory = {"least": LEAST_GB * GB}
+    memory, probe = {"least": LEAST_GB * GB}, _Probe(structure, screen)
     if structure.is_plain and structure.design is None:
         settings = Settings()
         chains = settings.start_chains
-        sweep = _Probe(structure, screen).seconds(chains) / chains
+        sweep = probe.seconds(chains) / chains
         of_chain = settings.burn_in + THIN * settings.kept
         chain_sweeps = chains * settings.start_sweeps + -(-draws // settings.kept) * of_chain
         seconds |= {"start and sweeps": chain_sweeps * sweep / threads, "steps": STEPS * sweep * STEP_SWEEPS}
         memory["pairs"] = float(BYTES_A_PAIR * cells)
     else:
         check_held(cells, draws, "plan", "all of which such a fit holds")
-        probe, schedule, settling = (
-            _Probe(structure, screen),
-            Schedule.of(draws, screen, structure),
-            settling_chains(cells),
-        )
+        schedule, settling = Schedule.of(draws, screen, structure), settling_chains(cells)
         of_chunk = probe.seconds(schedule.chunks[0])
         seconds |= {
             "settle": SETTLE * probe.seconds(settling) / threads,
