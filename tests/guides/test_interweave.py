@@ -359,7 +359,7 @@ def test_draws_of_locations_leave_their_posterior_as_it_is(
         monkeypatch.setattr(vihier.guides.interweave, "normal_like", noise)
         monkeypatch.setattr(vihier.guides.gene_chains, "normal_like", noise)
         sweeper = Sweeper(structure, blocks, keyed(0))
-        sweeper.shared, sweeper.pairs = dict(shared), []
+        sweeper.shared, sweeper.pairs, sweeper.spread = dict(shared), [], None
         sweeper.sweep(repeat(n))
         return sweeper.shared | joined(structure, sweeper), noise.used
 

@@ -101,6 +101,11 @@ class DesignSweeper(Sweeper):
         self._move_noise_of_rows(theta)
         return theta
 
+    def _take_shift(self, shift: Tensor) -> None:
+        for table in self.layout.tables:
+            if self.totals is not None and (table.plates, table.design) == ((), ""):
+                self.totals[table.columns] -= shift
+
     def _draw_coefficients(self, theta: Theta) -> Said:
         """Draw the genes' coefficients given u; return what they say of it."""
         mine = self._of_parts(theta)

@@ -42,6 +42,7 @@ from vihier.guides.scale_terms import (
     sum_to,
     users_of,
 )
+from vihier.guides.sgrna_spread import SgrnaSpread, SgrnaSums, draw_levels, move_spread, sgrna_spread, sgrna_sums
 from vihier.guides.slice_sampler import slice_sample
 from vihier.guides.structure import Location, Scale, Structure
 from vihier.inference.threads import in_threads
@@ -60,6 +61,8 @@ Prior = Callable[[Theta, Scale, Tensor], Tensor]
 Result = TypeVar("Result")
 SCALE_FAMILIES = ("HalfNormal", "HalfCauchy")
 NOISE_WIDTH = 0.25
+SPREAD_EVERY = 10
+"""Sweeps between moves of what sgRNAs and genes spread by with all genes' own scales integrated out."""
 
 
 class Sweeper:
@@ -101,6 +104,7 @@ class Sweeper:
         self.global_scales = [scale for scale in structure.scales if scale.plates != ("gene",)]
         self.pairs = interchangeable(structure)
         self.tree_scales = tree_scales(structure)
+        self.spread, self.spread_every, self.n_swept = sgrna_spread(structure), SPREAD_EVERY, 0
         self.collapsed = [scale for scale in self.global_scales if self._is_collapsed(scale)]
         self.n_genes = sum(len(block.batch.gene_idx) for block in blocks)
         self.n_rows = sum(float(block.data.count.sum()) for block in blocks)
@@ -167,6 +171,9 @@ class Sweeper:
 
     def _move_global_scales(self, theta: Theta) -> None:
         """Move the scales shared by genes that are not moved with locations integrated out."""
+        if self.spread is not None and not self.held and self.n_swept % self.spread_every == 0:
+            self._move_with_sgrnas(theta, self.spread)
+        self.n_swept += 1
         for scale in self.global_scales:
             if self.held or scale in self.collapsed or scale in self.tree_scales:
                 continue
@@ -174,6 +181,26 @@ class Sweeper:
                 self._move_noise(theta, scale)
             elif scale.name not in self.structure.of_rows:
                 self.move(theta, scale)
+
+    def _move_with_sgrnas(self, theta: Theta, spread: SgrnaSpread) -> None:
+        """Move what sgRNAs and genes spread by given what each sgRNA adds to its rows."""
+        found = self._for_parts(lambda i: sgrna_sums(spread, self.parts[i]))
+        genes = torch.cat(self.genes)
+        # In the order of the tables of scales, in their precision.
+        sums = SgrnaSums(
+            *(
+                torch.cat([x.to(theta[spread.own.name]) for x in each])[genes.argsort()]
+                for each in zip(*(vars(x).values() for x in found), strict=True)
+            )
+        )
+        whole = replace(self.block, batch=replace(self.block.batch, gene_idx=genes))
+        shift = move_spread(self.structure, spread, theta, self.shared, sums, whole, self.generator)
+        self._take_shift(shift)
+        mine = self._of_parts(theta)
+        self._for_parts(lambda i: draw_levels(spread, mine[i], shift, self.parts[i]))
+
+    def _take_shift(self, shift: Tensor) -> None:
+        """Bring along what is kept beside `shared` of the shared level, which has gone down by so much."""
 
     def _gather(self, theta: Theta, moved: Sequence[Theta]) -> None:
         """Put the genes' own scales, as their blocks moved them, into the tables of scales."""

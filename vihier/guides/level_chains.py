@@ -19,6 +19,7 @@ from vihier.guides.deviations import gene_level, split_genes
 from vihier.guides.evidence import gene_log_prior
 from vihier.guides.gene_chains import Said
 from vihier.guides.scale_terms import number_of, squares_of, standardised
+from vihier.guides.sgrna_spread import SgrnaSums, sgrna_spread
 from vihier.guides.slice_sampler import slice_sample
 from vihier.guides.structure import Scale, Structure
 from vihier.kernels.elimination import Variances
@@ -55,7 +56,7 @@ class Left:
 
 def visit_levels(
     structure: Structure, block: Block, theta: Theta, column: Tensor | None, rows: Tensor, random: torch.Generator
-) -> tuple[Theta, Said, dict[str, tuple[Tensor, Tensor]], Left]:
+) -> tuple[Theta, Said, dict[str, tuple[Tensor, Tensor]], Left, SgrnaSums | None]:
     """Move the genes' own scales, draw their sgRNA and gene tables, and sum what the shared ones are drawn from.
 
     Parameters
@@ -93,7 +94,9 @@ def visit_levels(
             squares_of(structure, block, location, own_deviations),
         )
         squares[location.name] = standardised(structure, theta, location, counted, of_location, block)
-    return {scale.name: theta[scale.name] for scale in own}, said, squares, _left(levels, spread, dense)
+    slots = _slots(levels, spread, dense)
+    sgrnas = None if sgrna_spread(structure) is None else SgrnaSums.of(slots, block.filled)
+    return {scale.name: theta[scale.name] for scale in own}, said, squares, _left(levels, slots), sgrnas
 
 
 class _GeneDensity:
@@ -146,9 +149,8 @@ def _slots(levels: Levels, spread: Variances, dense: Tensor) -> Tensor:
     return total + parts[:, -1:] if spread.gene is not None else total
 
 
-def _left(levels: Levels, spread: Variances, dense: Tensor) -> Left:
+def _left(levels: Levels, slots: Tensor) -> Left:
     assert levels.square is not None and levels.gene_square is not None
-    slots = _slots(levels, spread, dense)
     square = levels.square - 2 * (slots[:, :, None] * levels.slot_product).sum(1)
     square = square + torch.einsum("bkn,bklj,bln->bjn", slots, levels.pairs, slots)
     left = levels.slot_total[..., None] - levels.slot_left.sum(2)

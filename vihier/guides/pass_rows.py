@@ -19,6 +19,8 @@ from vihier.kernels.rows import student_log_density
 
 NOISE_MOVES, LEVEL_SDS = 6, 8.0
 """Draws of noise scales after a pass, with what they are around; width of the slices of their level, in sds."""
+FIRST_SDS = 100.0
+"""Width of the slices of noise scales in the first of these, for one that is far off: of many rows 8 sds are little."""
 
 
 class RowsSaid(NoiseMoves):
@@ -56,12 +58,15 @@ def move_rows(moves: Sweeper, theta: Theta, sums: RowSums, points: FreedomPoints
     noise = structure.scale(structure.noise)
     levels = levels_of(structure)
     above = [x for each in around(structure, noise) for x in (each.parent, each.spread) if x is not None]
-    for _ in range(NOISE_MOVES if above else 1):
+    for move in range(NOISE_MOVES if above else 1):
         start = theta[noise.name]
         if above:
             _move_level(moves, theta, noise, said)
             said, start = said.after(theta[noise.name] - start), theta[noise.name]
-        moves.move_noise_scales(theta, noise, RowsSaid(said, moves.generator))
+        from_rows = RowsSaid(said, moves.generator)
+        if not move:
+            from_rows.noise_sds = FIRST_SDS
+        moves.move_noise_scales(theta, noise, from_rows)
         said = said.after(theta[noise.name] - start)
         if levels is not None:
             move_levels(moves, theta, levels)

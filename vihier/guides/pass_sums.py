@@ -17,6 +17,7 @@ from vihier.guides.block import Theta
 from vihier.guides.gene_chains import Said
 from vihier.guides.level_chains import Left
 from vihier.guides.row_sums import RowSums
+from vihier.guides.sgrna_spread import SgrnaSums
 from vihier.inference.workers import Workers
 
 PARTS = 64
@@ -32,7 +33,7 @@ class Visit:
     genes by the elements of its scale; `rows` what the rows say of moving a shared scale along with the deviations
     that it scales (`vihier.guides.scale_densities.rows_density`). `left`, where the block was visited with its gene x
     line table integrated out, is what stands for `residual` and `rows` then. `of_rows` is of rows that are not Normal
-    with one noise scale.
+    with one noise scale. `sgrnas` is what scales shared by sgRNAs and by genes are drawn from together.
     """
 
     own: Theta
@@ -42,6 +43,14 @@ class Visit:
     rows: dict[tuple[str, str], tuple[Tensor, Tensor]]
     left: Left | None = None
     of_rows: RowSums | None = None
+    sgrnas: SgrnaSums | None = None
+
+    @property
+    def by_gene(self) -> dict[str, list[Tensor]]:
+        """Return the tables of `left` and `sgrnas` that have a row for each gene."""
+        left, sgrnas = self.left, self.sgrnas
+        of_left = {} if left is None else {"left": [left.lines, left.square, left.residual]}
+        return of_left if sgrnas is None else of_left | {"sgrnas": [sgrnas.number, sgrnas.mean, sgrnas.square]}
 
     def of_chains(self, at: slice) -> Visit:
         """Return what is left behind of some chains."""
@@ -55,6 +64,7 @@ class Visit:
             {key: (pull[..., at], weight[..., at]) for key, (pull, weight) in self.rows.items()},
             left and replace(left, square=left.square[..., at], residual=left.residual[..., at]),
             self.of_rows and self.of_rows.of_chains(at),
+            self.sgrnas and self.sgrnas.of_draws(at),
         )
 
 
@@ -100,7 +110,7 @@ class PassSums:
         shapes = {name: theta[scale].double() for name, scale in by_gene.items()}
         self.by_gene = {name: (x.new_zeros(x.shape), x.new_zeros(x.shape)) for name, x in shapes.items()}
         self.n_genes, self.n_blocks = n_genes, n_blocks
-        self._left: Left | None = None
+        self._tables: dict[str, list[Tensor]] = {}
         self._like: Visit | None = None
         self._parts = torch.zeros(0)
 
@@ -111,18 +121,15 @@ class PassSums:
         for name, table in self.by_gene.items():
             for whole, part in zip(table, visited.squares[name], strict=True):
                 whole[genes] = part.double().expand_as(whole[genes])
-        if visited.left is not None:
-            self._add_left(genes, visited.left)
+        for name, tables in visited.by_gene.items():
+            if name not in self._tables:
+                self._tables[name] = [x.new_zeros(self.n_genes, *x.shape[1:]) for x in tables]
+            for whole, part in zip(self._tables[name], tables, strict=True):
+                whole[genes] = part
         flat = torch.cat([x.reshape(-1).double() for x in self._pieces(visited)])
         if self._like is None:
             self._like, self._parts = visited, flat.new_zeros(min(PARTS, self.n_blocks), len(flat))
         self._parts[part_of(number, self.n_blocks)] += flat
-
-    def _add_left(self, genes: Tensor, left: Left) -> None:
-        if self._left is None:
-            self._left = Left(left.rows, *(x.new_zeros(self.n_genes, *x.shape[1:]) for x in _tables(left)))
-        for whole, part in zip(_tables(self._left), _tables(left), strict=True):
-            whole[genes] = part
 
     def _pieces(self, visited: Visit) -> Iterator[Tensor]:
         yield from vars(visited.said).values()
@@ -138,9 +145,8 @@ class PassSums:
     def total(self, workers: Workers) -> Visit:
         """Put the workers' sums together; `theta` gets the scales of all genes."""
         assert self._like is not None
-        left = [] if self._left is None else _tables(self._left)
-        tables = [table for pair in self.by_gene.values() for table in pair]
-        workers.add_up(self._parts, *(self.theta[name] for name in self.own), *tables, *left)
+        tables = [table for some in (*self.by_gene.values(), *self._tables.values()) for table in some]
+        workers.add_up(self._parts, *(self.theta[name] for name in self.own), *tables)
         flat = reduce(add, self._parts)
         like = list(self._pieces(self._like))
         sums = iter([x.reshape(y.shape) for x, y in zip(flat.split([y.numel() for y in like]), like, strict=True)])
@@ -149,8 +155,6 @@ class PassSums:
         squares = {name: (next(sums), next(sums)) for name in self._like.squares if name not in self.by_gene}
         rows = {key: (next(sums), next(sums)) for key in self._like.rows}
         of_rows = self._like.of_rows and RowSums(*(next(sums) for _ in vars(self._like.of_rows)))
-        return Visit({}, said, residual, squares | self.by_gene, rows, self._left, of_rows)
-
-
-def _tables(left: Left) -> list[Tensor]:
-    return [left.lines, left.square, left.residual]
+        left = self._like.left and Left(self._like.left.rows, *self._tables["left"])
+        sgrnas = self._like.sgrnas and SgrnaSums(*self._tables["sgrnas"])
+        return Visit({}, said, residual, squares | self.by_gene, rows, left, of_rows, sgrnas)

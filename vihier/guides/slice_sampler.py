@@ -65,16 +65,27 @@ def slice_sample_in_turn(
 
     For densities that cost a pass over the rows; `density` maps a tensor of the shape of `start` to another.
     """
+    return slice_sample_together(lambda x: density(x[0]), start[None], generator, width)[0]
 
-    def uniform() -> Tensor:
-        return torch.rand(start.shape, generator=generator, dtype=start.dtype, device=start.device)
 
-    level = density(start) + uniform().log()
-    left = -width * uniform()
+def slice_sample_together(
+    density: Callable[[Tensor], Tensor], start: Tensor, generator: torch.Generator, width: float | Tensor = 5.0
+) -> Tensor:
+    """Move several variables at once, the first axis of `start`: the intervals make a box (Neal 2003, section 5.1).
+
+    Leads from one hump to another that no one variable alone leads to. `density` maps a tensor of the shape of `start`,
+    [D, ...], to [...].
+    """
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, dtype=start.dtype, device=start.device)
+
+    level = density(start) + uniform(*start.shape[1:]).log()
+    left = -width * uniform(*start.shape)
     right = left + width
-    value, todo = start, torch.ones_like(start, dtype=torch.bool)
+    value, todo = start, torch.ones_like(level, dtype=torch.bool)
     for _ in range(SHRINKAGES):
-        step = torch.lerp(left, right, uniform())
+        step = torch.lerp(left, right, uniform(*start.shape))
         accept = todo & (density(start + step) > level)
         value = torch.where(accept, start + step, value)
         todo = todo & ~accept

@@ -34,6 +34,7 @@ from vihier.guides.interchange import interchangeable, swap
 from vihier.guides.level_chains import visit_levels
 from vihier.guides.pass_sums import PassSums, Visit
 from vihier.guides.settle_shared import settle_shared
+from vihier.guides.sgrna_spread import sgrna_spread, sgrna_sums
 from vihier.guides.streamed_moves import SharedMoves, moved_with_rows
 from vihier.guides.structure import Structure
 from vihier.inference.threads import in_threads
@@ -94,7 +95,9 @@ def visit(structure: Structure, block: Block, theta: Theta, column: Tensor | Non
     for scale, _, location in moved_with_rows(structure):
         pull, weight = chains.rows_terms(theta, scale, location)
         rows[scale.name, location.name] = pull.double(), weight.double()
-    return Visit(own, said, chains.residual_squares().double(), squares, rows)
+    spread = sgrna_spread(structure)
+    sgrnas = None if spread is None else sgrna_sums(spread, chains).double()
+    return Visit(own, said, chains.residual_squares().double(), squares, rows, sgrnas=sgrnas)
 
 
 def squares_by_scale(chains: GeneChains, theta: Theta) -> dict[str, tuple[Tensor, Tensor]]:
@@ -202,8 +205,8 @@ class StreamedChains:
                 return self.rows.visit(number, block, theta, at, random)
             if self.levels is None:
                 return visit(self.structure, block, theta, at, random)
-            own, said, squares, left = visit_levels(self.structure, block, theta, at, self.levels, random)
-            return Visit(own, said, left.residual.sum(0), squares, {}, left)
+            own, said, squares, left, sgrnas = visit_levels(self.structure, block, theta, at, self.levels, random)
+            return Visit(own, said, left.residual.sum(0), squares, {}, left, sgrnas=sgrnas)
 
         out = [] if self.levels is None else [("gene", "line")]
         by_gene = {

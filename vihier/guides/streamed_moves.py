@@ -15,6 +15,7 @@ from vihier.guides.interweave import Sweeper
 from vihier.guides.pass_rows import move_rows
 from vihier.guides.pass_sums import Visit
 from vihier.guides.scale_terms import children_of, sum_to, users_of
+from vihier.guides.sgrna_spread import move_spread
 from vihier.guides.slice_sampler import slice_sample
 from vihier.guides.structure import Location, Scale, Structure
 
@@ -100,12 +101,18 @@ class SharedMoves(Sweeper):
         self.n_rows = float(chains.cells.n_rows)
         self._turn, self._left = passes // 2, total.left
         self._rows, self._of_rows, self._first = chains.rows, total.of_rows, at.start
+        self._sgrnas = total.sgrnas
         # A block of all genes, for tables over them; it holds no cells of theirs.
         self._whole = replace(chains.block, batch=replace(chains.block.batch, gene_idx=self.genes[0]))
 
     def move_scales(self, theta: Theta) -> None:
         """Move every shared scale that is not drawn with the shared locations."""
         moved = [scale for scale in self.global_scales if scale not in self.collapsed]
+        together: tuple[Scale, ...] = ()
+        if self.spread is not None and self._sgrnas is not None:
+            together = self.spread.moved
+            move_spread(self.structure, self.spread, theta, self.shared, self._sgrnas, self._whole, self.generator)
+            moved = [scale for scale in moved if scale not in together]
         if self._rows is not None and self._of_rows is not None:
             at = slice(self._first, self._first + self._of_rows.pull.shape[-1])
             points = self._rows.points and self._rows.points.of_chains(at)
@@ -123,7 +130,8 @@ class SharedMoves(Sweeper):
                 self._move_noise(theta, scale)
             else:
                 self.move(theta, scale)
-        with_rows = moved_with_rows(self.structure)
+        # Deviations that are held here have not been drawn since those scales moved.
+        with_rows = [x for x in moved_with_rows(self.structure) if x[0] not in together]
         if self._left is None and self._rows is None and with_rows:
             scale, family, location = with_rows[self._turn % len(with_rows)]
             super()._move_with_rows(theta, scale, family, location, self.own_prior if family else self._prior)
