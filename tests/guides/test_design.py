@@ -90,7 +90,7 @@ def log_prior(sweeper: DesignSweeper, theta: Theta) -> Tensor:
         free = theta[correlation.name]
         total = total + correlated.log_prior(free, correlated.factor_of(free), correlation.concentration)
     if sweeper.parts[0].own_scales:
-        for part, at in zip(sweeper.parts, sweeper._of_parts(theta), strict=True):
+        for part, at in zip(sweeper.parts, sweeper.of_parts(theta), strict=True):
             total = total + gene_log_prior(sweeper.structure, at, part.block).sum(0)
     return total
 
@@ -272,9 +272,9 @@ def test_blocks_are_in_double_from_when_single_would_not_do(monkeypatch: pytest.
         for design in (double, double.to(torch.float32)):
             sweeper = DesignSweeper(structure, [design], layout, lambda *keys: generator(CPU, 1, *keys))
             chains = sweeper.chains[0]
-            chains.weigh_rows(sweeper._of_parts(theta)[0])
+            chains.weigh_rows(sweeper.of_parts(theta)[0])
             shared = torch.zeros(layout.size, 4, dtype=F64)
-            given = chains.eliminate(sweeper._of_parts(theta)[0], shared)
+            given = chains.eliminate(sweeper.of_parts(theta)[0], shared)
             swept[limit, design is double] = given, chains.data.count.dtype
             for _ in range(2):
                 theta_after = sweeper.sweep(theta)

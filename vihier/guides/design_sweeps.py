@@ -83,14 +83,14 @@ class DesignSweeper(Sweeper):
         for pairs in self.pairs:
             theta = swap(self.structure, theta, pairs, self.block, self.generator)
         if self.rows is not None:
-            at_start = self._of_parts(theta)
+            at_start = self.of_parts(theta)
             self._for_parts(lambda i: self.chains[i].weigh_rows(at_start[i]))
         if self.draws_shared and self.totals is None:
             self._draw_shared_first(theta)
         said, shifts = self._draw_coefficients(theta), []
         if self.draws_shared:
             shifts = self.draw_shared_given(theta, said)
-        mine = self._of_parts(theta)
+        mine = self.of_parts(theta)
 
         def finish(i: int) -> Theta:
             self.chains[i].draw_rest(mine[i], self.totals, shifts)
@@ -108,12 +108,12 @@ class DesignSweeper(Sweeper):
 
     def _draw_coefficients(self, theta: Theta) -> Said:
         """Draw the genes' coefficients given u; return what they say of it."""
-        mine = self._of_parts(theta)
+        mine = self.of_parts(theta)
         return reduce(add, self._for_parts(lambda i: self.chains[i].draw_coefficients(mine[i], self.totals)))
 
     def collapse(self, theta: Theta) -> tuple[Tensor, Tensor, Tensor]:
         """Log evidence at u = 0, [N], and precision [N, P, P] and right-hand side [N, P] of u, genes' tables out."""
-        mine = self._of_parts(theta)
+        mine = self.of_parts(theta)
 
         def of_part(i: int) -> tuple[Tensor, Tensor, Tensor]:
             noise = noise_variance(self.structure, mine[i], self.parts[i].block)
@@ -202,7 +202,7 @@ class DesignSweeper(Sweeper):
         points = at_points(theta)
 
         def density(x: Tensor) -> Tensor:
-            return self._prior(theta, scale, x) + evidence({**points, scale.name: x})
+            return self.prior(theta, scale, x) + evidence({**points, scale.name: x})
 
         theta[scale.name] = slice_sample(density, theta[scale.name], self.generator)
 
@@ -243,11 +243,11 @@ class DesignSweeper(Sweeper):
         return torch.stack([sd.expand(len(chol)) for sd in sds], -1)[..., None] * chol
 
     def _scatter(self, theta: Theta, correlation: Correlation) -> Tensor:
-        mine = self._of_parts(theta)
+        mine = self.of_parts(theta)
         return reduce(add, self._for_parts(lambda i: self.chains[i].scatter(mine[i], correlation)))
 
     def _held_squares(self, theta: Theta, scale: Scale, moved: Sequence[Scale]) -> tuple[Tensor, ...]:
-        number, squares = self._own_squares(theta, scale, moved)
+        number, squares = self.own_squares(theta, scale, moved)
         names, found = {x.name for x in moved}, []
         for correlation in self.structure.correlations:
             members = members_of(self.structure, correlation)
@@ -274,7 +274,7 @@ class DesignSweeper(Sweeper):
                 lambda chol: gain_of_vectors(chol, scatter, n_genes),
                 self.generator,
             )
-        start, mine = factor_of(theta[correlation.name]), self._of_parts(theta)
+        start, mine = factor_of(theta[correlation.name]), self.of_parts(theta)
         found = self._for_parts(lambda i: self.chains[i].factor_terms(mine[i], correlation, start))
         pull, weight = (reduce(add, terms) for terms in zip(*found, strict=True))
         gain = rows_gain(start, pull, weight)
@@ -297,7 +297,7 @@ class DesignSweeper(Sweeper):
         """Take genes' vectors as if their components knew nothing of each other."""
         if self.rows is not None:
             return super().log_joint(theta)
-        structure, mine = self.structure, self._of_parts(theta)
+        structure, mine = self.structure, self.of_parts(theta)
         total = global_log_prior(structure, theta, self.block)
         for location in structure.locations:
             if is_shared(location.plates):

@@ -29,7 +29,8 @@ from vihier.guides.gene_chains import GeneChains, Said
 from vihier.guides.gene_tree import tree_scales
 from vihier.guides.interchange import interchangeable, swap
 from vihier.guides.mixed_model import is_shared
-from vihier.guides.row_moves import Around, NoiseMoves, NoiseSaid, RowMoves, around
+from vihier.guides.noise_moves import move_rows
+from vihier.guides.row_moves import RowMoves
 from vihier.guides.scale_densities import held_density, rows_density
 from vihier.guides.scale_terms import (
     at_points,
@@ -109,7 +110,7 @@ class Sweeper:
         self.n_genes = sum(len(block.batch.gene_idx) for block in blocks)
         self.n_rows = sum(float(block.data.count.sum()) for block in blocks)
         self.noise_width = NOISE_WIDTH
-        self.turn = False
+        self.moves_freedom = False
         self.rows: RowMoves | CountMoves | None = None
         if not structure.is_plain:
             moves = RowMoves if structure.counts is None else CountMoves
@@ -138,20 +139,20 @@ class Sweeper:
         for pairs in [] if self.held else self.pairs:
             theta = swap(self.structure, theta, pairs, self.block, self.generator)
         if self.rows is not None:
-            at_start = self._of_parts(theta)
+            at_start = self.of_parts(theta)
             self._for_parts(lambda i: self.parts[i].weigh_rows(at_start[i]))
         if self.draws_shared and not self.shared:
             self._draw_shared_first(theta)
         column = self._columns()
         if self.tree_scales:
             self._move_tree(theta, column)
-        mine = self._of_parts(theta)
+        mine = self.of_parts(theta)
         said = self._for_parts(lambda i: self.parts[i].draw_dense(mine[i], column))
         shift = None
         if self.draws_shared:
             shift = self.draw_shared(theta, reduce(add, (x.double() for x in said))).to(said[0].weight)
             column = self._columns()
-            mine = self._of_parts(theta)
+            mine = self.of_parts(theta)
 
         def finish(i: int) -> Theta:
             self.parts[i].draw_leaf(mine[i], column, shift)
@@ -167,7 +168,7 @@ class Sweeper:
         if isinstance(self.rows, CountMoves):
             self.rows.move(theta)
         elif self.rows is not None:
-            self._move_rows(theta, self.rows)
+            move_rows(self, theta, self.rows)
 
     def _move_global_scales(self, theta: Theta) -> None:
         """Move the scales shared by genes that are not moved with locations integrated out."""
@@ -196,7 +197,7 @@ class Sweeper:
         whole = replace(self.block, batch=replace(self.block.batch, gene_idx=genes))
         shift = move_spread(self.structure, spread, theta, self.shared, sums, whole, self.generator)
         self._take_shift(shift)
-        mine = self._of_parts(theta)
+        mine = self.of_parts(theta)
         self._for_parts(lambda i: draw_levels(spread, mine[i], shift, self.parts[i]))
 
     def _take_shift(self, shift: Tensor) -> None:
@@ -211,12 +212,12 @@ class Sweeper:
 
     def _move_tree(self, theta: Theta, column: Tensor | None) -> None:
         """Move the scales of genes' trees with all locations of genes integrated out."""
-        mine = self._of_parts(theta)
+        mine = self.of_parts(theta)
         self._gather(theta, self._for_parts(lambda i: self.parts[i].move_tree_scales(mine[i], column)))
         for scale in [] if self.held else self.global_scales:
             family = children_of(self.structure, scale)
             if scale in self.tree_scales:
-                self._move_in_tree(theta, scale, [], self._prior)
+                self._move_in_tree(theta, scale, [], self.prior)
             elif self._is_tree_family(scale):
                 self._move_in_tree(theta, scale, family, self.own_prior)
 
@@ -228,7 +229,7 @@ class Sweeper:
 
     def _move_in_tree(self, theta: Theta, scale: Scale, family: Sequence[Scale], prior: Prior) -> None:
         """Move a scale, or a scale of scales with all of those, by one factor, genes' locations integrated out."""
-        start, mine = theta[scale.name], self._of_parts(theta)
+        start, mine = theta[scale.name], self.of_parts(theta)
 
         def of_part(i: int, x: Tensor) -> Tensor:
             x = x.to(self.parts[i].cell_count)
@@ -249,7 +250,7 @@ class Sweeper:
         column = shared_columns(self.structure, self.shared, self.block)
         return None if column is None else column.to(self.parts[0].cell_count)
 
-    def _of_parts(self, theta: Theta, names: Collection[str] | None = None) -> list[Theta]:
+    def of_parts(self, theta: Theta, names: Collection[str] | None = None) -> list[Theta]:
         """Return the scales that each block has: those of its genes, and all shared ones; or some of them."""
         own = {scale.name for scale in self.parts[0].own_scales}
         theta = {name: value for name, value in theta.items() if names is None or name in names}
@@ -268,7 +269,7 @@ class Sweeper:
 
     def _draw_shared_first(self, theta: Theta) -> None:
         """Draw the shared locations from their exact conditional given the scales, all genes integrated out."""
-        mine = self._of_parts(theta)
+        mine = self.of_parts(theta)
 
         def of_part(i: int) -> NaturalParameters | None:
             weighed = self.parts[i].weighed
@@ -336,7 +337,7 @@ class Sweeper:
         def density(x: Tensor) -> Tensor:
             prior = self._shared_variances({**points, scale.name: x})
             at = lineage_level(weight, rhs, prior, self.block.data.lineage) if of_lines else level
-            return self._prior(theta, scale, x) + tree_log_evidence(at, prior)
+            return self.prior(theta, scale, x) + tree_log_evidence(at, prior)
 
         theta[scale.name] = slice_sample(density, theta[scale.name], self.generator)
 
@@ -348,7 +349,7 @@ class Sweeper:
         def density(x: Tensor) -> Tensor:
             variance = table_variance(self.structure, ("line",), {**points, scale.name: x}, self.block)
             evidence = sum_to(("line",), scale.plates, log_evidence(weight, rhs, variance), self.block)
-            return self._prior(theta, scale, x) + evidence
+            return self.prior(theta, scale, x) + evidence
 
         theta[scale.name] = slice_sample(density, theta[scale.name], self.generator)
 
@@ -357,92 +358,24 @@ class Sweeper:
         start = theta[scale.name]
         squares = reduce(add, self._for_parts(lambda i: self.parts[i].residual_squares()))
         squares = squares * (-2 * start).exp() / self.structure.noise_factor**2
-        number, own = self._own_squares(theta, scale, [scale])
-        density = held_density(lambda x: self._prior(theta, scale, x), start, self.n_rows + number, squares + own)
+        number, own = self.own_squares(theta, scale, [scale])
+        density = held_density(lambda x: self.prior(theta, scale, x), start, self.n_rows + number, squares + own)
         theta[scale.name] = slice_sample(density, start, self.generator, width=self.noise_width)
-
-    def _move_rows(self, theta: Theta, rows: RowMoves) -> None:
-        """Move noise scales given the rows' weights, then nu or all of them with these integrated out, then these."""
-        rows.take_residuals()
-        if self.structure.noise is not None and not self.held:
-            self.move_noise_scales(theta, self.structure.scale(self.structure.noise), rows)
-        rows.take_squares(self._of_parts(theta))
-        if self.structure.freedom is not None and not self.held:
-            self._move_without_weights(theta, rows, self.structure.freedom.source)
-        rows.step_weights(self._of_parts(theta))
-
-    def _move_without_weights(self, theta: Theta, rows: RowMoves, freedom: str | None) -> None:
-        """Move nu in one sweep and all noise scales in the next: each point of either costs a pass over the rows."""
-        self.turn = not self.turn
-        if freedom is not None and (self.turn or self.structure.noise is None):
-            scale = self.structure.scale(freedom)
-            theta[scale.name] = rows.moved_freedom(theta[scale.name], scale, lambda x: self.prior_at(theta, scale, x))
-        elif self.structure.noise is not None:
-            self._move_noise_level(theta, self.structure.scale(self.structure.noise), rows)
-
-    def move_noise_scales(self, theta: Theta, scale: Scale, rows: NoiseMoves) -> None:
-        """Move each noise scale, and the spread of log-normal ones, and of those that they are around, with them."""
-        start = theta[scale.name]
-        said = rows.noise_said(theta, scale, self._own_squares(theta, scale, [scale]))
-        theta[scale.name] = rows.moved_noise(start, said, lambda x: self._prior(theta, scale, x))
-        above = [each for each in around(self.structure, scale) if each.spread is not None]
-        for i, each in enumerate(above):
-            said = said.after(theta[scale.name] - start)
-            start = theta[scale.name]
-            self._move_spread(theta, [x.scale for x in above[: i + 1]], each, said, rows)
-
-    def _move_spread(self, theta: Theta, moved: list[Scale], level: Around, said: NoiseSaid, rows: NoiseMoves) -> None:
-        """Move the spread of log-normal scales with these, the last of `moved`, and what is around them."""
-        spread, last = level.spread, moved[-1]
-        if spread is None or spread.plates or children_of(self.structure, spread) != [last]:
-            return
-        centre = level.centre(theta, self.block)
-        deviations, before = theta[last.name] - centre, theta[spread.name]
-        of_rows = align(deviations, last.plates, moved[0].plates, self.block)
-        theta[spread.name] = rows.moved_spread(before, of_rows, said, lambda x: self.own_prior(theta, spread, x))
-        shift = deviations * (theta[spread.name] - before).expm1()
-        for each in moved:
-            theta[each.name] = theta[each.name] + align(shift, last.plates, each.plates, self.block)
-
-    def _move_noise_level(self, theta: Theta, scale: Scale, rows: RowMoves) -> None:
-        """Move all noise scales, and what they are around, by one factor, with the rows' weights integrated out."""
-        moved, prior = self.level_prior(theta, scale)
-        start = theta[scale.name].new_zeros(theta[scale.name].shape[-1])
-        shift = rows.moved_level(start, rows.rows[0].freedom(theta), prior)
-        for x in moved:
-            theta[x.name] = theta[x.name] + shift
-
-    def level_prior(self, theta: Theta, scale: Scale) -> tuple[list[Scale], Callable[[Tensor], Tensor]]:
-        """Return the noise scales and what they are around, and the log prior of a shift of all their logarithms."""
-        structure = self.structure
-        moved = [scale, *(each.parent for each in around(structure, scale) if each.parent is not None)]
-        asked = {x.name: x for at in moved for x in (at, *children_of(structure, at))}.values()
-        number, squares = self._own_squares(theta, scale, [scale])
-        number, squares = (sum_to(scale.plates, (), x, self.block) for x in (number, squares))
-
-        def prior(shift: Tensor) -> Tensor:
-            at = theta | {x.name: theta[x.name] + shift for x in moved}
-            total = -number * shift - 0.5 * squares * (-2 * shift).exp()
-            for x in asked:
-                total = total + sum_to(x.plates, (), scale_log_prior(structure, x, at, self.block), self.block)
-            return total
-
-        return moved, prior
 
     def log_joint(self, theta: Theta) -> Tensor:
         """Log density, [N], of the rows and of all scales and locations as the last sweep left them."""
         assert self.rows is not None
-        structure, mine = self.structure, self._of_parts(theta)
+        structure, mine = self.structure, self.of_parts(theta)
         total = global_log_prior(structure, theta, self.block).double() + self.rows.log_density(mine)
         for location in structure.locations:
             if is_shared(location.plates):
                 total = total + log_density_of(structure, theta, self.block, location, self.shared[location.name])
         return reduce(add, self._for_parts(lambda i: self.parts[i].log_prior(mine[i])), total)
 
-    def _own_squares(self, theta: Theta, scale: Scale, moved: Sequence[Scale]) -> tuple[Tensor, Tensor]:
+    def own_squares(self, theta: Theta, scale: Scale, moved: Sequence[Scale]) -> tuple[Tensor, Tensor]:
         """Count and sum the squares of the standardised deviations whose scales are `moved`, by element of `scale`."""
         number, squares = torch.zeros_like(theta[scale.name]), torch.zeros_like(theta[scale.name])
-        mine = self._of_parts(theta, [member.name for member in moved])
+        mine = self.of_parts(theta, [member.name for member in moved])
         for location in [location for member in moved for location in users_of(self.structure, member)]:
             if is_shared(location.plates):
                 counted = (
@@ -458,25 +391,26 @@ class Sweeper:
 
     def _held_squares(self, theta: Theta, scale: Scale, moved: Sequence[Scale]) -> tuple[Tensor, ...]:
         """Return what `held_density` asks of the deviations whose scales are `moved`."""
-        return self._own_squares(theta, scale, moved)
+        return self.own_squares(theta, scale, moved)
 
     def own_prior(self, theta: Theta, scale: Scale, x: Tensor) -> Tensor:
         """Log prior of a scale alone, at points, [..., P, N]."""
         return scale_log_prior(self.structure, scale, {**at_points(theta), scale.name: x}, self.block)
 
-    def _prior(self, theta: Theta, scale: Scale, x: Tensor) -> Tensor:
+    def prior(self, theta: Theta, scale: Scale, x: Tensor) -> Tensor:
+        """Log prior of a scale, and of those in whose prior it is, at points, [..., P, N]."""
         return log_prior(self.structure, theta, scale, x, self.block)
 
     def prior_at(self, theta: Theta, scale: Scale, x: Tensor) -> Tensor:
         """Log prior, as above, of one point for each element."""
-        return self._prior(theta, scale, x.unsqueeze(-2)).squeeze(-2)
+        return self.prior(theta, scale, x.unsqueeze(-2)).squeeze(-2)
 
     def move(self, theta: Theta, scale: Scale) -> None:
         """Move a scale that is shared, and not of shared locations alone; `theta` gets the new value."""
         users, family = users_of(self.structure, scale), children_of(self.structure, scale)
-        self._move_held(theta, scale, [scale], self._prior)
+        self._move_held(theta, scale, [scale], self.prior)
         if len(users) == 1:
-            self._move_with_rows(theta, scale, [], users[0], self._prior)
+            self._move_with_rows(theta, scale, [], users[0], self.prior)
         if not users and all(self._is_leaf(child) for child in family) and not self._is_tree_family(scale):
             self._move_held(theta, scale, family, self.own_prior)
             of_family = users_of(self.structure, family[0]) if len(family) == 1 else []
@@ -505,7 +439,7 @@ class Sweeper:
         """Move a scale together with the deviations that it scales, where those are of genes."""
         if is_shared(location.plates):
             return
-        start, mine = theta[scale.name], self._of_parts(theta, [scale.name, *filter(None, [self.structure.noise])])
+        start, mine = theta[scale.name], self.of_parts(theta, [scale.name, *filter(None, [self.structure.noise])])
         found = self._for_parts(lambda i: self.parts[i].rows_terms(mine[i], scale, location))
         pull, weight = (reduce(add, (x.to(start) for x in terms)) for terms in zip(*found, strict=True))
         density = rows_density(lambda x: prior(theta, scale, x), start, pull, weight)

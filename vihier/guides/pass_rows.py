@@ -12,6 +12,7 @@ from vihier.guides.freedom_points import FAR_OFF, FreedomPoints, chosen_point
 from vihier.guides.interweave import Sweeper
 from vihier.guides.mixed_model import Scale
 from vihier.guides.noise_levels import levels_of, move_levels
+from vihier.guides.noise_moves import level_prior, move_noise_scales
 from vihier.guides.row_moves import WIDEST, NoiseMoves, NoiseSaid, around
 from vihier.guides.row_sums import RowSums
 from vihier.guides.slice_sampler import slice_sample
@@ -19,8 +20,8 @@ from vihier.kernels.rows import student_log_density
 
 NOISE_MOVES, LEVEL_SDS = 6, 8.0
 """Draws of noise scales after a pass, with what they are around; width of the slices of their level, in sds."""
-FIRST_SDS = 100.0
-"""Width of the slices of noise scales in the first of these, for one that is far off: of many rows 8 sds are little."""
+FIRST_WIDTH = 1.0
+"""Of the slices of noise scales in the first of these: of many rows 8 sds are little where one is far off."""
 
 
 class RowsSaid(NoiseMoves):
@@ -65,8 +66,8 @@ def move_rows(moves: Sweeper, theta: Theta, sums: RowSums, points: FreedomPoints
             said, start = said.after(theta[noise.name] - start), theta[noise.name]
         from_rows = RowsSaid(said, moves.generator)
         if not move:
-            from_rows.noise_sds = FIRST_SDS
-        moves.move_noise_scales(theta, noise, from_rows)
+            from_rows.least_width = FIRST_WIDTH
+        move_noise_scales(moves, theta, noise, from_rows)
         said = said.after(theta[noise.name] - start)
         if levels is not None:
             move_levels(moves, theta, levels)
@@ -76,7 +77,7 @@ def move_rows(moves: Sweeper, theta: Theta, sums: RowSums, points: FreedomPoints
 
 def _move_level(moves: Sweeper, theta: Theta, noise: Scale, said: NoiseSaid) -> None:
     """Move all noise scales, and what they are around, by one factor."""
-    moved, prior = moves.level_prior(theta, noise)
+    moved, prior = level_prior(moves, theta, noise)
     count, squares = (x.sum(0) for x in (said.count, said.squares))
 
     def density(shift: Tensor) -> Tensor:
@@ -100,7 +101,7 @@ def _move_freedom(moves: Sweeper, theta: Theta, sums: RowSums, points: FreedomPo
     moved: list[Scale] = []
     level, noise = None, moves.structure.noise
     if points.log_source.dim() == 2 and noise is not None:
-        moved, level = moves.level_prior(theta, moves.structure.scale(noise))
+        moved, level = level_prior(moves, theta, moves.structure.scale(noise))
     density = torch.stack([moves.prior_at(theta, scale, x) for x in points.log_source])
     density = density + points.log_jacobian
     density = density + student_log_density(freedom.value_at(points.log_source), sums.tails, sums.of_freedom)

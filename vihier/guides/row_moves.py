@@ -79,8 +79,8 @@ class NoiseMoves(ABC):
     """Moves of noise scales given what the rows say of them, wherever that comes from."""
 
     generator: torch.Generator
-    noise_sds = NOISE_SDS
-    """Width of slices of noise scales."""
+    least_width = 0.0
+    """Of slices of noise scales."""
 
     @abstractmethod
     def noise_said(self, theta: Theta, scale: Scale, own: tuple[Tensor, Tensor]) -> NoiseSaid:
@@ -88,7 +88,7 @@ class NoiseMoves(ABC):
 
     def moved_noise(self, start: Tensor, said: NoiseSaid, prior: Density) -> Tensor:
         """Return the log noise scales after a move given the weights."""
-        width = (self.noise_sds / (2 * said.count.clamp_min(0) + 1).sqrt()).clamp_max(WIDEST)
+        width = (NOISE_SDS / (2 * said.count.clamp_min(0) + 1).sqrt()).clamp(self.least_width, WIDEST)
         return slice_sample(held_density(prior, start, said.count, said.squares), start, self.generator, width=width)
 
     def moved_spread(self, start: Tensor, deviations: Tensor, said: NoiseSaid, prior: Density) -> Tensor:

@@ -5,8 +5,8 @@ little and the sgRNAs of some much. Given the genes' scales each account holds i
 the other is, and no small step leads from one to the other. Given only what each sgRNA adds to its rows, a gene's level
 is integrated out in closed form and its scale on a lattice, so that the shared scales of either leap between the two.
 
-The lattice of a gene lies at random, and its points are closer than its density bends (its Fourier transform falls like
-exp(-pi^2 / 2h) at points h apart, 1e-6 or less): sums over it are integrals, and a point chosen by its density is a draw.
+The lattice of a gene lies at random, and its points are closer than its density bends (for points h apart sums are off
+by exp(-pi^2 / 2h), 1e-6 or less): sums over it are integrals, and a point chosen by its density is a draw.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ class SharedMoves(Sweeper):
             if self._left is not None and self._concerns_leaf([scale]):
                 self._move_leaf_out(theta, scale, [])
             elif self._left is not None and self._concerns_leaf(family):
-                self._move_held(theta, scale, [scale], self._prior)
+                self._move_held(theta, scale, [scale], self.prior)
                 self._move_leaf_out(theta, scale, family)
             elif scale.name == self.structure.noise:
                 self._move_noise(theta, scale)
@@ -134,7 +134,7 @@ class SharedMoves(Sweeper):
         with_rows = [x for x in moved_with_rows(self.structure) if x[0] not in together]
         if self._left is None and self._rows is None and with_rows:
             scale, family, location = with_rows[self._turn % len(with_rows)]
-            super()._move_with_rows(theta, scale, family, location, self.own_prior if family else self._prior)
+            super()._move_with_rows(theta, scale, family, location, self.own_prior if family else self.prior)
 
     def _concerns_leaf(self, scales: Collection[Scale]) -> bool:
         """Whether the rows, or the gene x line table, have one of these for their scale."""
@@ -145,7 +145,7 @@ class SharedMoves(Sweeper):
         """Move a scale, or one and the genes' scales below it by one factor, the gene x line table integrated out."""
         start, left = theta[scale.name], self._left
         assert left is not None
-        prior = self.own_prior if family else self._prior
+        prior = self.own_prior if family else self.prior
 
         def density(points: Tensor) -> Tensor:
             each = [of_point(x) for x in points.unbind(-2)]
