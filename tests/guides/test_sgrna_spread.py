@@ -17,6 +17,7 @@ from vihier.guides.gene_chains import GeneChains
 from vihier.guides.sgrna_spread import SgrnaSums, draw_levels, move_spread, sgrna_spread, sgrna_sums
 from vihier.guides.slice_sampler import slice_sample_together
 from vihier.guides.structure import Structure, read_structure
+from vihier.models.program import load_program
 
 TOP_SD = math.sqrt(3.0**2 + 3.0**2 + 5.0**2)
 """Prior sd of the level that all genes share in `additive`: of mu_mu_alpha, mu_mu_beta and mu_gamma together."""
@@ -34,7 +35,7 @@ def genes_of(sgrnas: tuple[int, ...]) -> tuple[Structure, Block]:
 
 
 def moved(
-    structure: Structure, block: Block, slots: Tensor, start: dict[str, float], n: int, rounds: int, seed: int = 0
+    structure: Structure, block: Block, slots: Tensor, start: dict[str, float], n: int, rounds: int, place: bool = False
 ) -> tuple[Theta, Tensor]:
     """Move n chains that know what each sgRNA adds to its rows, [B, K]; return log-scales and how far genes shifted."""
     spread = sgrna_spread(structure)
@@ -48,11 +49,11 @@ def moved(
     theta |= {name: torch.full((len(slots), n), -1.0, dtype=F64) for name in of_genes}
     theta |= {name: torch.full((n,), value, dtype=F64) for name, value in start.items()}
     shared = {x.name: torch.zeros(n, dtype=F64) for x in structure.table(())}
-    shift, random = torch.zeros(n, dtype=F64), generator(seed)
-    for _ in range(rounds):
+    shift, random = torch.zeros(n, dtype=F64), generator()
+    for sweep in range(rounds):
         sums = SgrnaSums.of(slots[..., None] + shift, block.filled)
         before = sum(shared.values(), torch.zeros(()))
-        by = move_spread(structure, spread, theta, shared, sums, block, random)
+        by = move_spread(structure, spread, theta, shared, sums, block, random, place and not sweep)
         # What the genes gain the shared level loses.
         torch.testing.assert_close(sum(shared.values(), torch.zeros(())), before - by, atol=1e-12, rtol=0)
         shift = shift + by
@@ -134,7 +135,8 @@ def test_a_genes_own_scale_is_drawn_given_the_shared_ones() -> None:
         assert distance < 1.95 / math.sqrt(N), (gene, distance)
 
 
-def test_chains_leave_the_lesser_of_two_humps() -> None:
+@pytest.mark.parametrize(("rounds", "place"), [(15, False), (2, True)])
+def test_chains_leave_the_lesser_of_two_humps(rounds: int, place: bool) -> None:
     """One gene in eight depletes: either genes differ much, or the sgRNAs of some do, which is likelier by far.
 
     With genes' own scales held neither start leaves its hump.
@@ -155,8 +157,14 @@ def test_chains_leave_the_lesser_of_two_humps() -> None:
         [log_density(slots, filled.double(), of_genes, above, torch.full((2,), x, dtype=F64)) for x in (0.0, 0.12)]
     ).amax(0)
     assert humps[1] > humps[0] + 30
-    found = [moved(structure, block, slots, start, 24, 15)[0]["sigma_mu_alpha"] for start in (between, within)]
+    chains = [moved(structure, block, slots, start, 24, rounds, place)[0] for start in (between, within)]
+    found = [theta["sigma_mu_alpha"] for theta in chains]
     assert all(bool((x < math.log(0.15)).all()) for x in found), found
+
+
+def test_a_narrow_prior_of_genes_own_scales_is_left_to_other_moves() -> None:
+    program = load_program("additive", {"sigma_alpha": "LogNormal(-1,0.05)"})
+    assert sgrna_spread(read_structure(program.model, whole(uneven_screen()))) is None
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

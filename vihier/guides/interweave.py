@@ -33,6 +33,7 @@ from vihier.guides.noise_moves import move_rows
 from vihier.guides.row_moves import RowMoves
 from vihier.guides.scale_densities import held_density, rows_density
 from vihier.guides.scale_terms import (
+    SCALE_FAMILIES,
     at_points,
     children_of,
     log_density_of,
@@ -60,10 +61,10 @@ from vihier.kernels.shared_tree import (
 
 Prior = Callable[[Theta, Scale, Tensor], Tensor]
 Result = TypeVar("Result")
-SCALE_FAMILIES = ("HalfNormal", "HalfCauchy")
 NOISE_WIDTH = 0.25
-SPREAD_EVERY = 10
-"""Sweeps between moves of what sgRNAs and genes spread by with all genes' own scales integrated out."""
+SPREAD_EVERY, SPREAD_AT_START, PLACED_AT = 10, 2, (2, 8)
+"""Sweeps between moves of what sgRNAs and genes spread by with all genes' own scales integrated out; of few chains that
+start; and when these are placed on a grid (`vihier.guides.sgrna_spread`)."""
 
 
 class Sweeper:
@@ -105,7 +106,8 @@ class Sweeper:
         self.global_scales = [scale for scale in structure.scales if scale.plates != ("gene",)]
         self.pairs = interchangeable(structure)
         self.tree_scales = tree_scales(structure)
-        self.spread, self.spread_every, self.n_swept = sgrna_spread(structure), SPREAD_EVERY, 0
+        self.spread, self.n_swept = sgrna_spread(structure), 0
+        self.spread_every, self.placed_at = SPREAD_EVERY, tuple[int, ...]()
         self.collapsed = [scale for scale in self.global_scales if self._is_collapsed(scale)]
         self.n_genes = sum(len(block.batch.gene_idx) for block in blocks)
         self.n_rows = sum(float(block.data.count.sum()) for block in blocks)
@@ -120,6 +122,10 @@ class Sweeper:
         of_blocks = [block.batch.gene_idx for block in blocks]
         in_order = torch.arange(int(ends[-1]), device=of_blocks[0].device).tensor_split(ends[:-1])
         self.genes = list(in_order) if self.held else of_blocks
+
+    def settle_spread(self) -> None:
+        """Find out which account of sgRNAs and genes is right, in chains that only start."""
+        self.spread_every, self.placed_at = SPREAD_AT_START, PLACED_AT
 
     def _make_parts(self, blocks: Sequence[Block], generators: Sequence[torch.Generator]) -> list[GeneChains]:
         return [GeneChains(self.structure, *part) for part in zip(blocks, generators, strict=True)]
@@ -195,7 +201,8 @@ class Sweeper:
             )
         )
         whole = replace(self.block, batch=replace(self.block.batch, gene_idx=genes))
-        shift = move_spread(self.structure, spread, theta, self.shared, sums, whole, self.generator)
+        place = self.n_swept in self.placed_at
+        shift = move_spread(self.structure, spread, theta, self.shared, sums, whole, self.generator, place)
         self._take_shift(shift)
         mine = self.of_parts(theta)
         self._for_parts(lambda i: draw_levels(spread, mine[i], shift, self.parts[i]))
@@ -420,7 +427,7 @@ class Sweeper:
     def _is_leaf(self, scale: Scale) -> bool:
         """Whether a scale's prior is the same when it and its parent grow by one factor, and nothing else asks."""
         free = scale.name not in self.structure.of_rows and not children_of(self.structure, scale)
-        return free and scale.family.__name__ in SCALE_FAMILIES
+        return free and scale.family in SCALE_FAMILIES
 
     def _move_held(self, theta: Theta, scale: Scale, moved: Sequence[Scale], prior: Prior) -> None:
         """Move a scale, or a scale of scales with all of those, by one factor while the deviations are held."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 
 import torch
+from pyro.distributions import HalfCauchy, HalfNormal
 from torch import Tensor
 
 from vihier.guides.block import Block, Theta, deviation_sd, plates_of, scale_log_prior
 from vihier.guides.structure import Location, Plates, Scale, Structure
+
+SCALE_FAMILIES = (HalfNormal, HalfCauchy)
+"""Priors that stay the same when a scale and what it is around grow by one factor, and are wide in its logarithm."""
 
 
 def children_of(structure: Structure, scale: Scale) -> list[Scale]:

@@ -14,13 +14,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vihier.guides.block import Block, Theta, scale_log_prior, table_variance
 from vihier.guides.deviations import normal_like, split_table
 from vihier.guides.gene_chains import GeneChains
-from vihier.guides.scale_terms import at_points, children_of, users_of
+from vihier.guides.scale_terms import SCALE_FAMILIES, at_points, children_of, users_of
 from vihier.guides.slice_sampler import slice_sample_in_turn, slice_sample_together
 from vihier.guides.structure import Location, Scale, Structure
 
@@ -33,6 +34,10 @@ TAIL, FURTHEST = 12.0, (-12.0, 4.0)
 """The same of its upper end, for three sgRNAs or more; for fewer both ends are fixed."""
 WIDTHS, SHIFT_WIDTHS = (5.0, 0.5), (1.0, 0.05)
 """Of log-scales, and of all genes against the shared level in log2 fold change: far, and near."""
+PLACES, SHIFTS, OWN = (-5.0, 1.5, 0.25), (-0.3, 0.31, 0.025), (-8.0, 3.0, 0.2)
+"""Where chains are placed that start, first, end and step: shared log-scales, the level, a gene's own log-scale."""
+MOST_PLACED = 300
+"""Genes that say where."""
 SMALLER = math.log(8.0)
 """How many times smaller, in logarithm, a box may be."""
 AT_ONCE = 2_000_000
@@ -66,6 +71,8 @@ def sgrna_spread(structure: Structure) -> SgrnaSpread | None:
         return None
     own = next((scale for scale in structure.scales if scale.name == sgrnas[0].scale), None)
     if own is None or own.plates != ("gene",) or not _is_only_of(structure, own, sgrnas, []):
+        return None
+    if own.family not in SCALE_FAMILIES:  # it may be narrower than the lattice is wide
         return None
     scales = [structure.scale(x.scale) for x in genes if x.scale is not None]
     if any(scale.plates for scale in scales):
@@ -128,7 +135,7 @@ def move_spread(
     sums: SgrnaSums,
     block: Block,
     random: torch.Generator,
-    rounds: int = 1,
+    place: bool = False,
 ) -> Tensor:
     """Move the shared scales, draw the genes' own given them, and shift all genes against the level that they share.
 
@@ -138,6 +145,8 @@ def move_spread(
     ----------
     theta : dict
         Log-scales; those of genes cover all genes of `sums`, and so does `block`. Gets the new values.
+    place : bool
+        Whether chains are only starting, and go by a grid to where they belong.
     shared : dict
         Deviations of the shared locations; those of unindexed ones get new values.
 
@@ -158,11 +167,10 @@ def move_spread(
         some = {name: value[..., at] for name, value in theta.items()}
         level = None if spreads is None else (total[at], spreads.expand(n_draws)[at])
         lattice = _Lattice(structure, spread, some, sums.of_draws(at), level, block, random)
-        for _ in range(rounds):
-            lattice.leap(random)
-            for scale in spread.moved:
-                lattice.move(scale, random)
-            lattice.shift_genes(random)
+        (lattice.place if place else lattice.leap)(random)
+        for scale in spread.moved:
+            lattice.move(scale, random)
+        lattice.shift_genes(random)
         parts.append(lattice.drawn(random))
         shifts.append(lattice.shift)
     for name in names:
@@ -196,6 +204,57 @@ class _Lattice:
         self.within = (1 - number) * log_sd - 0.5 * square / self.variance
         self.number, self.shared_level = number, level
         self.shift = sums.mean.new_zeros(sums.mean.shape[1])
+
+    def place(self, random: torch.Generator) -> None:
+        """Put a scale of genes, the scale above and the shared level where a grid, of some genes, says they may be."""
+        of_genes, above = self.spread.of_genes[:1], self.spread.above[:1]
+        like = self.sums.mean
+        grid = torch.arange(*PLACES, dtype=like.dtype, device=like.device)
+        shifts = torch.arange(*SHIFTS, dtype=like.dtype, device=like.device) if self.shared_level else like.new_zeros(1)
+        for n in range(like.shape[1]):
+            theta = {name: value[..., n : n + 1] for name, value in self.theta.items()}
+            first, second = ({**theta, **{scale.name: grid for scale in scales}} for scales in (of_genes, above))
+            density = self._on_grid(n, first, second, shifts)
+            for axis, (scales, at) in enumerate(((of_genes, first), (above, second))):
+                for scale in scales:
+                    density = density + _along(scale_log_prior(self.structure, scale, at, self.block), axis)
+            if self.shared_level is not None:
+                total, variance = (x[n] for x in self.shared_level)
+                density = density - _along(0.5 * (total - shifts).square() / variance, 2)
+            chosen = int(torch.multinomial(density.flatten().softmax(0), 1, generator=random))
+            i, j, k = np.unravel_index(chosen, density.shape)
+            for scales, place in ((of_genes, i), (above, j)):
+                for scale in scales:
+                    self.theta[scale.name] = self.theta[scale.name].clone()
+                    self.theta[scale.name][n] = grid[place]
+            self.shift[n] = shifts[k]
+
+    def _on_grid(self, n: int, first: Theta, second: Theta, shifts: Tensor) -> Tensor:
+        """Log density of one chain's sgRNAs at scales of genes x scales above x shifts, [I, J, K], from some genes."""
+        at = torch.linspace(0, len(self.sums.mean) - 1, min(MOST_PLACED, len(self.sums.mean))).long()
+        number, mean, square = (
+            x[at] for x in (self.sums.number, self.sums.mean[:, n : n + 1], self.sums.square[:, n : n + 1])
+        )
+        log_sd = torch.arange(*OWN, dtype=mean.dtype, device=mean.device)
+        variance = (2 * log_sd).exp()
+        within = (1 - number) * log_sd - 0.5 * square / variance
+        own = self.spread.own.name
+        # As if each point were a gene, and each place a draw.
+        prior = scale_log_prior(
+            self.structure, self.spread.own, {**second, own: (log_sd - self.unit)[:, None]}, self.block
+        )
+        of_genes = table_variance(self.structure, ("gene",), first, self.block)
+        assert of_genes is not None
+        found = []
+        for genes in of_genes[0]:
+            whole = variance + number * genes
+            held = within - 0.5 * whole.log()
+            for shift in shifts:
+                rows = held - 0.5 * number * (mean + shift).square() / whole
+                peak = rows.amax(1, keepdim=True)
+                given = ((rows - peak).exp() @ prior.exp()).clamp_min(torch.finfo(mean.dtype).tiny).log() + peak
+                found.append(given.sum(0))
+        return torch.stack(found).unflatten(0, (len(of_genes[0]), len(shifts))).movedim(1, 2)
 
     def leap(self, random: torch.Generator) -> None:
         """Move all shared scales and the shared level at once, in a box of random widths."""
@@ -289,6 +348,11 @@ def _points(sums: SgrnaSums, now: Tensor, random: torch.Generator) -> Tensor:
     order = torch.arange(POINTS, dtype=now.dtype, device=now.device)[:, None]
     points = low[:, None] + (high - low)[:, None] / POINTS * (order + offset[:, None])
     return torch.where(number[:, None] <= MOST_SGRNAS, points, now[:, None])
+
+
+def _along(values: Tensor, axis: int) -> Tensor:
+    """Put a vector along one of the three axes of a grid."""
+    return values.reshape([-1 if i == axis else 1 for i in range(3)])
 
 
 def _reach_down(others: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def _sweep(
         n = at.stop - at.start
         theta = dispersed(structure, blocks[0], n_genes, n, random("start", "scales", at.start))
         sweeper = Sweeper(structure, blocks, lambda *keys: random("start", at.start, *keys))
-        sweeper.spread_every = 1
+        sweeper.settle_spread()
         # From zero, and not from their conditional given scales that are far off: it costs more than many sweeps.
         sweeper.shared = zero_shared(structure, blocks[0], n)
         for sweep in range(START_SWEEPS):

@@ -199,7 +199,7 @@ class _Fitter:
         n_sweeps = max(settings.start_sweeps, 2 * settings.start_draws // chains)
         self.progress.start("start", n_sweeps)
         sweeper = Sweeper(structure, self.single, lambda *keys: self._random("start", *keys))
-        sweeper.spread_every = 1
+        sweeper.settle_spread()
         kept = []
         for sweep in range(n_sweeps):
             # Far from where it belongs the rows' scale takes long steps.

@@ -44,8 +44,6 @@ BURN_IN, THIN = 10, 1
 # Where counts are few their noise takes longer to forget the guide.
 FEW_COUNTS, BURN_IN_OF_FEW = 20_000, 30
 MOST_KEPT, FEWEST_CHAINS = 16, 32
-# Sweeps between moves of what sgRNAs and genes spread by (`vihier.guides.sgrna_spread`) in chains that settle.
-SETTLING_SPREAD = 4
 
 
 @dataclass
@@ -298,7 +296,7 @@ class SweptFitter:
         """Sweep a few chains; return the guide that has their moments, the weights of their rows, and how it went."""
         theta = self.start(settling_chains(self.cells), init)
         sweeper = self.make_sweeper(lambda *keys: self._random("start", *keys))
-        sweeper.spread_every = SETTLING_SPREAD
+        sweeper.settle_spread()
         counted, densities = [], []
         self.progress.start("settle", n_sweeps)
         for sweep in range(n_sweeps):
