@@ -102,8 +102,12 @@ class DesignSweeper(Sweeper):
         return theta
 
     def _take_shift(self, shift: Tensor) -> None:
+        if self.totals is None:
+            return
+        # The chains hold what they were, and predict with it what they did.
+        self.totals = self.totals.clone()
         for table in self.layout.tables:
-            if self.totals is not None and (table.plates, table.design) == ((), ""):
+            if (table.plates, table.design) == ((), ""):
                 self.totals[table.columns] -= shift
 
     def _draw_coefficients(self, theta: Theta) -> Said:

@@ -62,9 +62,9 @@ from vihier.kernels.shared_tree import (
 Prior = Callable[[Theta, Scale, Tensor], Tensor]
 Result = TypeVar("Result")
 NOISE_WIDTH = 0.25
-SPREAD_EVERY, SPREAD_AT_START, PLACED_AT = 10, 2, (2, 8)
-"""Sweeps between moves of what sgRNAs and genes spread by with all genes' own scales integrated out; of few chains that
-start; and when these are placed on a grid (`vihier.guides.sgrna_spread`)."""
+SPREAD_EVERY, SPREAD_GENES, SPREAD_AT_START, PLACED_AT = 10, 25, 2, (2, 8)
+"""Sweeps between moves of what sgRNAs and genes spread by (`vihier.guides.sgrna_spread`): at most, one for so many
+genes, and in few chains that start; and the sweeps after which these are placed on a grid."""
 
 
 class Sweeper:
@@ -107,9 +107,10 @@ class Sweeper:
         self.pairs = interchangeable(structure)
         self.tree_scales = tree_scales(structure)
         self.spread, self.n_swept = sgrna_spread(structure), 0
-        self.spread_every, self.placed_at = SPREAD_EVERY, tuple[int, ...]()
+        self.placed_at: tuple[int, ...] = ()
         self.collapsed = [scale for scale in self.global_scales if self._is_collapsed(scale)]
         self.n_genes = sum(len(block.batch.gene_idx) for block in blocks)
+        self.spread_every = max(1, min(SPREAD_EVERY, self.n_genes // SPREAD_GENES))
         self.n_rows = sum(float(block.data.count.sum()) for block in blocks)
         self.noise_width = NOISE_WIDTH
         self.moves_freedom = False
@@ -201,8 +202,8 @@ class Sweeper:
             )
         )
         whole = replace(self.block, batch=replace(self.block.batch, gene_idx=genes))
-        place = self.n_swept in self.placed_at
-        shift = move_spread(self.structure, spread, theta, self.shared, sums, whole, self.generator, place)
+        place, near = self.n_swept in self.placed_at, bool(self.placed_at)
+        shift = move_spread(self.structure, spread, theta, self.shared, sums, whole, self.generator, place, near)
         self._take_shift(shift)
         mine = self.of_parts(theta)
         self._for_parts(lambda i: draw_levels(spread, mine[i], shift, self.parts[i]))

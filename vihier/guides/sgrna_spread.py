@@ -38,6 +38,8 @@ PLACES, SHIFTS, OWN = (-5.0, 1.5, 0.25), (-0.3, 0.31, 0.025), (-8.0, 3.0, 0.2)
 """Where chains are placed that start, first, end and step: shared log-scales, the level, a gene's own log-scale."""
 MOST_PLACED = 300
 """Genes that say where."""
+LEAPS, MOST_LEAPS = 500, 4
+"""Leaps that the genes share: of few both accounts may be likely, and each leap costs little."""
 SMALLER = math.log(8.0)
 """How many times smaller, in logarithm, a box may be."""
 AT_ONCE = 2_000_000
@@ -136,6 +138,7 @@ def move_spread(
     block: Block,
     random: torch.Generator,
     place: bool = False,
+    near: bool = True,
 ) -> Tensor:
     """Move the shared scales, draw the genes' own given them, and shift all genes against the level that they share.
 
@@ -147,6 +150,8 @@ def move_spread(
         Log-scales; those of genes cover all genes of `sums`, and so does `block`. Gets the new values.
     place : bool
         Whether chains are only starting, and go by a grid to where they belong.
+    near : bool
+        Whether the scales are moved one by one too, as other moves may do as well.
     shared : dict
         Deviations of the shared locations; those of unindexed ones get new values.
 
@@ -167,10 +172,14 @@ def move_spread(
         some = {name: value[..., at] for name, value in theta.items()}
         level = None if spreads is None else (total[at], spreads.expand(n_draws)[at])
         lattice = _Lattice(structure, spread, some, sums.of_draws(at), level, block, random)
-        (lattice.place if place else lattice.leap)(random)
-        for scale in spread.moved:
-            lattice.move(scale, random)
-        lattice.shift_genes(random)
+        if place:
+            lattice.place(random)
+        for _ in range(max(1, min(MOST_LEAPS, LEAPS // n_genes))):
+            lattice.leap(random)
+        if near:
+            for scale in spread.moved:
+                lattice.move(scale, random)
+            lattice.shift_genes(random)
         parts.append(lattice.drawn(random))
         shifts.append(lattice.shift)
     for name in names:
