@@ -21,7 +21,7 @@ from torch import Tensor
 from vihier.guides.block import Block, Theta, scale_log_prior, table_variance
 from vihier.guides.deviations import normal_like, split_table
 from vihier.guides.gene_chains import GeneChains
-from vihier.guides.scale_terms import SCALE_FAMILIES, at_points, children_of, users_of
+from vihier.guides.scale_terms import SCALE_FAMILIES, children_of, users_of
 from vihier.guides.slice_sampler import slice_sample_in_turn, slice_sample_together
 from vihier.guides.structure import Location, Scale, Structure
 
@@ -32,8 +32,8 @@ DROP = 40.0
 """How much lower, on the log scale, a gene's density is at the lattice's lower end."""
 TAIL, FURTHEST = 12.0, (-12.0, 4.0)
 """The same of its upper end, for three sgRNAs or more; for fewer both ends are fixed."""
-WIDTHS, SHIFT_WIDTHS = (5.0, 0.5), (1.0, 0.05)
-"""Of log-scales, and of all genes against the shared level in log2 fold change: far, and near."""
+WIDEST, WIDTH, WIDEST_SHIFT, SHIFT_WIDTH = 5.0, 0.5, 1.0, 0.05
+"""Of slices in log-scales, all together and each alone, and in the level of all genes, in log2 fold change."""
 PLACES, SHIFTS, OWN = (-5.0, 1.5, 0.25), (-0.3, 0.31, 0.025), (-8.0, 3.0, 0.2)
 """Where chains are placed that start, first, end and step: shared log-scales, the level, a gene's own log-scale."""
 MOST_PLACED = 300
@@ -191,7 +191,10 @@ def move_spread(
 
 
 class _Lattice:
-    """Points of the genes' own scales, and what all but the shared scales says of them, for some draws."""
+    """Points of the genes' own scales, and what all but the shared scales says of them, for some draws.
+
+    What is asked at each point is in float32; sums over genes are not.
+    """
 
     def __init__(
         self,
@@ -205,13 +208,13 @@ class _Lattice:
     ) -> None:
         self.structure, self.spread, self.block, self.theta, self.sums = structure, spread, block, dict(theta), sums
         self.unit = math.log(abs(spread.sgrnas.reach * spread.sgrnas.factor))
-        number, square = sums.number[:, None], sums.square[:, None]
-        own = theta[spread.own.name]
-        log_sd = _points(sums, own + self.unit, random)
+        log_sd = _points(sums, theta[spread.own.name] + self.unit, random)
         self.points = log_sd - self.unit
+        self.number, self.mean, square = (x[:, None].float() for x in (sums.number, sums.mean, sums.square))
+        log_sd = log_sd.float()
         self.variance = (2 * log_sd).exp()
-        self.within = (1 - number) * log_sd - 0.5 * square / self.variance
-        self.number, self.shared_level = number, level
+        self.within = (1 - self.number) * log_sd - 0.5 * square / self.variance
+        self.own, self.shared_level = (log_sd - self.unit), level
         self.shift = sums.mean.new_zeros(sums.mean.shape[1])
 
     def place(self, random: torch.Generator) -> None:
@@ -272,13 +275,13 @@ class _Lattice:
         def density(x: Tensor) -> Tensor:
             at = {**self.theta, **{scale.name: values for scale, values in zip(moved, x, strict=False)}}
             shift = x[-1] if shifts else self.shift
-            found = (self.within + self._level(at, shift) + self._prior(at)).logsumexp(1).sum(0)
+            found = _summed(self.within + self._level(at, shift) + self._prior(at))
             for scale in moved:
                 found = found + scale_log_prior(self.structure, scale, at, self.block)
             return found + self._of_shift(shift)
 
         start = torch.stack([*(self.theta[scale.name] for scale in moved), *([self.shift] if shifts else [])])
-        widest = start.new_tensor([WIDTHS[0]] * len(moved) + [SHIFT_WIDTHS[0]] * shifts)[:, None]
+        widest = start.new_tensor([WIDEST] * len(moved) + [WIDEST_SHIFT] * shifts)[:, None]
         smaller = torch.rand(start.shape, generator=random, dtype=start.dtype, device=start.device)
         found = slice_sample_together(density, start, random, widest * (-SMALLER * smaller).exp())
         self.theta |= {scale.name: values for scale, values in zip(moved, found, strict=False)}
@@ -291,10 +294,9 @@ class _Lattice:
         held = self.within + self._prior(self.theta)
 
         def density(x: Tensor) -> Tensor:
-            return self._of_shift(x) + (held + self._level(self.theta, x)).logsumexp(1).sum(0)
+            return self._of_shift(x) + _summed(held + self._level(self.theta, x))
 
-        for width in SHIFT_WIDTHS:
-            self.shift = slice_sample_in_turn(density, self.shift, random, width)
+        self.shift = slice_sample_in_turn(density, self.shift, random, SHIFT_WIDTH)
 
     def _of_shift(self, shift: Tensor) -> Tensor | float:
         """Log prior of the shared level after a shift of all genes up."""
@@ -312,22 +314,22 @@ class _Lattice:
             at = {**self.theta, scale.name: x}
             asked = self._level(at, self.shift) if of_genes else self._prior(at)
             of_scale = scale_log_prior(self.structure, scale, at, self.block)
-            return of_scale + (held + asked).logsumexp(1).sum(0)
+            return of_scale + _summed(held + asked)
 
-        for width in WIDTHS:
-            self.theta[scale.name] = slice_sample_in_turn(density, self.theta[scale.name], random, width)
+        self.theta[scale.name] = slice_sample_in_turn(density, self.theta[scale.name], random, WIDTH)
 
     def _level(self, theta: Theta, shift: Tensor) -> Tensor:
         """Log density of the mean of a gene's sgRNAs, its level integrated out, at each point."""
-        square = self.number * (self.sums.mean + shift)[:, None].square()
+        square = self.number * (self.mean + shift.float()).square()
         of_genes = table_variance(self.structure, ("gene",), theta, self.block)
         assert of_genes is not None
-        whole = self.variance + self.number * of_genes[:, None]
+        whole = self.variance + self.number * of_genes[:, None].float()
         return -0.5 * (whole.log() + square / whole)
 
     def _prior(self, theta: Theta) -> Tensor:
         own = self.spread.own
-        return scale_log_prior(self.structure, own, {**at_points(theta), own.name: self.points}, self.block)
+        shared = {name: theta[name].float().unsqueeze(-2) for name in own.sources}
+        return scale_log_prior(self.structure, own, {**shared, own.name: self.own}, self.block)
 
     def drawn(self, random: torch.Generator) -> Theta:
         """Draw the genes' own scales, and return all."""
@@ -347,7 +349,7 @@ def _points(sums: SgrnaSums, now: Tensor, random: torch.Generator) -> Tensor:
     number, tiny = sums.number, torch.finfo(now.dtype).tiny
     others = (number - 1).clamp_min(1)
     within = 0.5 * (sums.square / others).clamp_min(tiny).log()
-    furthest = sums.mean.abs() + SHIFT_WIDTHS[0] / 2
+    furthest = sums.mean.abs() + WIDEST_SHIFT / 2
     about_zero = 0.5 * ((sums.square + number * furthest.square()) / number).clamp_min(tiny).log()
     low = torch.where(number > 1, within - _reach_down(others), FURTHEST[0]).clamp_min(FURTHEST[0])
     high = torch.maximum(within, about_zero) + TAIL / (number - 2).clamp_min(1)
@@ -357,6 +359,11 @@ def _points(sums: SgrnaSums, now: Tensor, random: torch.Generator) -> Tensor:
     order = torch.arange(POINTS, dtype=now.dtype, device=now.device)[:, None]
     points = low[:, None] + (high - low)[:, None] / POINTS * (order + offset[:, None])
     return torch.where(number[:, None] <= MOST_SGRNAS, points, now[:, None])
+
+
+def _summed(log_density: Tensor) -> Tensor:
+    """Integrate over the points of each gene, and sum over genes."""
+    return log_density.logsumexp(1).sum(0, dtype=torch.float64)
 
 
 def _along(values: Tensor, axis: int) -> Tensor:
