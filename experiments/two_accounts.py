@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from run_record import machine, peak_memory_gb
+from run_record import existing, machine, peak_memory_gb
 
 import vihier
 
@@ -82,12 +82,11 @@ def main() -> None:
     """Simulate, integrate, fit, print."""
     asked = arguments()
     with tempfile.TemporaryDirectory() as folder:
-        data = (
-            asked.data
-            or vihier.simulate(
-                Path(folder) / "screen.parquet", genes=asked.genes, lines=asked.lines, seed=asked.seed
-            ).table
-        )
+        data = Path(folder) / "screen.parquet"
+        if asked.data:
+            data = existing(asked.data, "screens")
+        else:
+            vihier.simulate(data, genes=asked.genes, lines=asked.lines, seed=asked.seed)
         screen = vihier.read_screen(data)
         points, density = evidence(pd.read_parquet(data, columns=["hugo_symbol", "sgrna", "lfc"]))
         start = time.process_time()

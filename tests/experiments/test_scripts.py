@@ -146,7 +146,9 @@ def test_counts_are_compared_with_their_logarithms_on_a_few_genes(tmp_path: Path
     assert png_names(tmp_path) == ["count_comparison.png"]
 
 
-@pytest.mark.parametrize("script", ["avana_ky.py", "seed_notebook.py", "model_comparison.py", "general_path.py"])
+@pytest.mark.parametrize(
+    "script", ["avana_ky.py", "seed_notebook.py", "model_comparison.py", "general_path.py", "two_accounts.py"]
+)
 def test_absent_data_are_one_line(script: str, tmp_path: Path) -> None:
     done = run(script, "--data", tmp_path / "nowhere.parquet")
     assert (done.returncode, done.stdout) == (2, "")
@@ -158,3 +160,17 @@ def test_absent_gene_sets_are_one_line(tmp_path: Path) -> None:
     done = run("avana_ky.py", "--data", __file__, "--gene-sets", tmp_path / "nowhere")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "gene sets" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_fit_takes_the_likelier_account_of_sgrnas_and_genes() -> None:
+    """Its draws lie about the higher hump of a quadrature that no part of the fitter has to do with."""
+    done = run("two_accounts.py", "--genes", "240", "--lines", "40", "--draws", "100")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    higher, lower = record["humps"][:2]
+    assert lower["nats"] < -10 and lower["log sigma_mu_alpha"] > higher["log sigma_mu_alpha"] + 0.5
+    for site, found in record["fit"].items():
+        # Humps are on a grid of steps of 0.1, and the noise of sgRNAs' means is taken for alike.
+        assert abs(found["mean"] - higher[site]) < 0.3, site
+    assert record["converged"]
