@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from vihier.guides.cell_file import CellFile
+from vihier.guides.draw_groups import FEWEST_CHAINS
 from vihier.guides.pass_sums import PARTS
 from vihier.guides.streamed_fit import PASSES_IN_ROUND, Running, StreamSettings, fit_streamed
 from vihier.guides.streamed_start import START_GENES
@@ -48,8 +49,9 @@ GB = 1e9
 # shared.
 GENE_BYTES, DATASET_BYTES, SHARED_SECONDS = 320, 16 << 20, 3e-5
 # Of rows that are not Normal with one noise scale: rounds beyond the fewest; bytes of what is predicted of a pair's
-# rows in a chain, of which a pass has what the last one left and what it leaves, and a checkpoint more; of a row.
-MORE_ROUNDS, PLACE_BYTES, PLACES_HELD, ROW_BYTES = 3, 6, 3, 6
+# rows in a chain, of which a pass has what the last one left and what it leaves, and a checkpoint more; of a row; of a
+# pair in a chain where the chains start, which are more genes than the probe's.
+MORE_ROUNDS, PLACE_BYTES, PLACES_HELD, ROW_BYTES, START_BYTES = 3, 6, 3, 6, 300
 
 
 @dataclass(frozen=True)
@@ -215,6 +217,8 @@ def plan_streamed_fit(
         "pairs": (AHEAD + 2) * threads * _piece_bytes(plan, sizes, draws) if pairs_stored else 0.0,
     }
     if not is_plain:
+        more = max(0, min(START_GENES, sizes.genes) - genes * len(batches))
+        memory["start"] = START_BYTES * more * sizes.lines * min(settings.chains, FEWEST_CHAINS * threads)
         memory["sums"] = 8.0 * 3 * PARTS * _of_plates(sizes)["replicate"] * settings.chains
     return FitPlan(
         likelihood=program.likelihood.family,
