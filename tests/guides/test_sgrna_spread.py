@@ -108,7 +108,7 @@ def exact() -> tuple[Tensor, Tensor]:
 def test_shared_scales_are_drawn_from_their_density(start: dict[str, float]) -> None:
     """Genes of one to six sgRNAs; the genes' own scales and the shared level are integrated out of the truth."""
     structure, block, slots = some_genes()
-    theta, shift = moved(structure, block, slots, start, N, 20)
+    theta, shift = moved(structure, block, slots, start, N, 60)
     mean, sd = exact()
     drawn = torch.stack([theta["sigma_mu_alpha"], theta["sigma_sigma_alpha"], shift])
     # Independent chains: means within 4 standard errors, sds within the same of theirs (kurtosis up to 6).

@@ -110,7 +110,7 @@ class Sweeper:
         self.placed_at: tuple[int, ...] = ()
         self.collapsed = [scale for scale in self.global_scales if self._is_collapsed(scale)]
         self.n_genes = sum(len(block.batch.gene_idx) for block in blocks)
-        self.spread_every = max(1, min(SPREAD_EVERY, self.n_genes // SPREAD_GENES))
+        self.spread_every = min(SPREAD_EVERY, max(SPREAD_AT_START, self.n_genes // SPREAD_GENES))
         self.n_rows = sum(float(block.data.count.sum()) for block in blocks)
         self.noise_width = NOISE_WIDTH
         self.moves_freedom = False
@@ -124,9 +124,9 @@ class Sweeper:
         in_order = torch.arange(int(ends[-1]), device=of_blocks[0].device).tensor_split(ends[:-1])
         self.genes = list(in_order) if self.held else of_blocks
 
-    def settle_spread(self) -> None:
+    def settle_spread(self, every: int = SPREAD_AT_START) -> None:
         """Find out which account of sgRNAs and genes is right, in chains that only start."""
-        self.spread_every, self.placed_at = SPREAD_AT_START, PLACED_AT
+        self.spread_every, self.placed_at = every, PLACED_AT
 
     def _make_parts(self, blocks: Sequence[Block], generators: Sequence[torch.Generator]) -> list[GeneChains]:
         return [GeneChains(self.structure, *part) for part in zip(blocks, generators, strict=True)]
@@ -202,8 +202,9 @@ class Sweeper:
             )
         )
         whole = replace(self.block, batch=replace(self.block.batch, gene_idx=genes))
-        place, near = self.n_swept in self.placed_at, bool(self.placed_at)
-        shift = move_spread(self.structure, spread, theta, self.shared, sums, whole, self.generator, place, near)
+        place = self.n_swept in self.placed_at
+        # But for chains that are placed the sweep's other moves take the short steps.
+        shift = move_spread(self.structure, spread, theta, self.shared, sums, whole, self.generator, place, near=place)
         self._take_shift(shift)
         mine = self.of_parts(theta)
         self._for_parts(lambda i: draw_levels(spread, mine[i], shift, self.parts[i]))

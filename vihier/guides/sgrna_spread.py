@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,8 +37,8 @@ PLACES, SHIFTS, OWN = (-5.0, 1.5, 0.25), (-0.3, 0.31, 0.025), (-8.0, 3.0, 0.2)
 """Where chains are placed that start, first, end and step: shared log-scales, the level, a gene's own log-scale."""
 MOST_PLACED = 300
 """Genes that say where."""
-LEAPS, MOST_LEAPS = 500, 4
-"""Leaps that the genes share: of few both accounts may be likely, and each leap costs little."""
+FEW_GENES, LEAPS_OF_FEW = (30, 150), 5
+"""Of so many both accounts may be likely with a dip between: more leaps at once, which cost little there."""
 SMALLER = math.log(8.0)
 """How many times smaller, in logarithm, a box may be."""
 AT_ONCE = 2_000_000
@@ -174,7 +173,7 @@ def move_spread(
         lattice = _Lattice(structure, spread, some, sums.of_draws(at), level, block, random)
         if place:
             lattice.place(random)
-        for _ in range(max(1, min(MOST_LEAPS, LEAPS // n_genes))):
+        for _ in range(LEAPS_OF_FEW if FEW_GENES[0] <= n_genes <= FEW_GENES[1] else 1):
             lattice.leap(random)
         if near:
             for scale in spread.moved:
@@ -223,30 +222,26 @@ class _Lattice:
         like = self.sums.mean
         grid = torch.arange(*PLACES, dtype=like.dtype, device=like.device)
         shifts = torch.arange(*SHIFTS, dtype=like.dtype, device=like.device) if self.shared_level else like.new_zeros(1)
-        for n in range(like.shape[1]):
-            theta = {name: value[..., n : n + 1] for name, value in self.theta.items()}
-            first, second = ({**theta, **{scale.name: grid for scale in scales}} for scales in (of_genes, above))
-            density = self._on_grid(n, first, second, shifts)
-            for axis, (scales, at) in enumerate(((of_genes, first), (above, second))):
-                for scale in scales:
-                    density = density + _along(scale_log_prior(self.structure, scale, at, self.block), axis)
-            if self.shared_level is not None:
-                total, variance = (x[n] for x in self.shared_level)
-                density = density - _along(0.5 * (total - shifts).square() / variance, 2)
-            chosen = int(torch.multinomial(density.flatten().softmax(0), 1, generator=random))
-            i, j, k = np.unravel_index(chosen, density.shape)
-            for scales, place in ((of_genes, i), (above, j)):
-                for scale in scales:
-                    self.theta[scale.name] = self.theta[scale.name].clone()
-                    self.theta[scale.name][n] = grid[place]
-            self.shift[n] = shifts[k]
+        # What one chain's sgRNAs say does for all: chains that start know them alike.
+        theta = {name: value[..., :1] for name, value in self.theta.items()}
+        first, second = ({**theta, **{scale.name: grid for scale in scales}} for scales in (of_genes, above))
+        density = self._on_grid(first, second, shifts)
+        for axis, (scales, at) in enumerate(((of_genes, first), (above, second))):
+            for scale in scales:
+                density = density + _along(scale_log_prior(self.structure, scale, at, self.block), axis)
+        if self.shared_level is not None:
+            total, variance = (x[0] for x in self.shared_level)
+            density = density - _along(0.5 * (total - shifts).square() / variance, 2)
+        chosen = density.flatten().softmax(0).multinomial(like.shape[1], replacement=True, generator=random)
+        i, j, k = torch.unravel_index(chosen, density.shape)
+        for scales, place in ((of_genes, i), (above, j)):
+            self.theta |= {scale.name: grid[place].to(self.theta[scale.name]) for scale in scales}
+        self.shift = shifts[k]
 
-    def _on_grid(self, n: int, first: Theta, second: Theta, shifts: Tensor) -> Tensor:
-        """Log density of one chain's sgRNAs at scales of genes x scales above x shifts, [I, J, K], from some genes."""
+    def _on_grid(self, first: Theta, second: Theta, shifts: Tensor) -> Tensor:
+        """Log density of one chain's sgRNAs, of some genes, at scales of genes x scales above x shifts, [I, J, K]."""
         at = torch.linspace(0, len(self.sums.mean) - 1, min(MOST_PLACED, len(self.sums.mean))).long()
-        number, mean, square = (
-            x[at] for x in (self.sums.number, self.sums.mean[:, n : n + 1], self.sums.square[:, n : n + 1])
-        )
+        number, mean, square = (x[at] for x in (self.sums.number, self.sums.mean[:, :1], self.sums.square[:, :1]))
         log_sd = torch.arange(*OWN, dtype=mean.dtype, device=mean.device)
         variance = (2 * log_sd).exp()
         within = (1 - number) * log_sd - 0.5 * square / variance
@@ -258,15 +253,14 @@ class _Lattice:
         of_genes = table_variance(self.structure, ("gene",), first, self.block)
         assert of_genes is not None
         found = []
+        square = number * (mean + shifts[:, None, None]).square()  # [K, G, 1]
         for genes in of_genes[0]:
             whole = variance + number * genes
-            held = within - 0.5 * whole.log()
-            for shift in shifts:
-                rows = held - 0.5 * number * (mean + shift).square() / whole
-                peak = rows.amax(1, keepdim=True)
-                given = ((rows - peak).exp() @ prior.exp()).clamp_min(torch.finfo(mean.dtype).tiny).log() + peak
-                found.append(given.sum(0))
-        return torch.stack(found).unflatten(0, (len(of_genes[0]), len(shifts))).movedim(1, 2)
+            rows = within - 0.5 * (whole.log() + square / whole)
+            peak = rows.amax(2, keepdim=True)
+            given = ((rows - peak).exp() @ prior.exp()).clamp_min(torch.finfo(mean.dtype).tiny).log() + peak
+            found.append(given.sum(1))
+        return torch.stack(found).movedim(1, 2)
 
     def leap(self, random: torch.Generator) -> None:
         """Move all shared scales and the shared level at once, in a box of random widths."""

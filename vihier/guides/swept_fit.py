@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vihier.errors import FitError, VihierError
 from vihier.guides.block import Block, Theta, in_single, make_block, split_by_sgrnas
-from vihier.guides.interweave import Sweeper
+from vihier.guides.interweave import PLACED_AT, Sweeper
 from vihier.guides.mixed_model import Structure, is_shared
 from vihier.guides.scales import ScaleGuide
 from vihier.guides.streamed_start import FREEDOM_START
@@ -296,7 +296,7 @@ class SweptFitter:
         """Sweep a few chains; return the guide that has their moments, the weights of their rows, and how it went."""
         theta = self.start(settling_chains(self.cells), init)
         sweeper = self.make_sweeper(lambda *keys: self._random("start", *keys))
-        sweeper.settle_spread()
+        sweeper.settle_spread(PLACED_AT[1])
         counted, densities = [], []
         self.progress.start("settle", n_sweeps)
         for sweep in range(n_sweeps):
