@@ -37,14 +37,15 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def evidence(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def evidence(screen: vihier.Screen) -> tuple[np.ndarray, np.ndarray]:
     """Return the grid's points, and at each pair of them the largest log density over the genes' common level.
 
     The noise of an sgRNA's mean is that of its rows about it, as if all had as many.
     """
-    sgrnas = table.groupby(["hugo_symbol", "sgrna"], observed=True)["lfc"]
-    means, noise = sgrnas.mean().dropna(), sgrnas.var().mean() / sgrnas.count().mean()
-    genes = means.groupby("hugo_symbol", observed=True)
+    table = pd.DataFrame({"gene": screen.gene, "sgrna": screen.sgrna, "lfc": screen.lfc})
+    sgrnas = table.groupby(["gene", "sgrna"])["lfc"]
+    means, noise = sgrnas.mean(), sgrnas.var().mean() / sgrnas.count().mean()
+    genes = means.groupby("gene")
     number, mean, square = (x.to_numpy()[:, None] for x in (genes.size(), genes.mean(), genes.var(ddof=0)))
     square = square * number
     points = np.arange(*GRID, STEP)
@@ -88,7 +89,7 @@ def main() -> None:
         else:
             vihier.simulate(data, genes=asked.genes, lines=asked.lines, seed=asked.seed)
         screen = vihier.read_screen(data)
-        points, density = evidence(pd.read_parquet(data, columns=["hugo_symbol", "sgrna", "lfc"]))
+        points, density = evidence(screen)
         start = time.process_time()
         rows = {"likelihood": asked.likelihood, "noise": "global" if asked.likelihood == "normal" else "replicate"}
         fit = vihier.fit(screen, draws=asked.draws, seed=asked.seed, out=Path(folder) / "fit.h5", quiet=True, **rows)

@@ -29,7 +29,7 @@ from vihier.guides.gene_chains import GeneChains, Said
 from vihier.guides.gene_tree import tree_scales
 from vihier.guides.interchange import interchangeable, swap
 from vihier.guides.mixed_model import is_shared
-from vihier.guides.noise_moves import move_rows
+from vihier.guides.noise_moves import move_noise_of_rows
 from vihier.guides.row_moves import RowMoves
 from vihier.guides.scale_densities import held_density, rows_density
 from vihier.guides.scale_terms import (
@@ -175,7 +175,7 @@ class Sweeper:
         if isinstance(self.rows, CountMoves):
             self.rows.move(theta)
         elif self.rows is not None:
-            move_rows(self, theta, self.rows)
+            move_noise_of_rows(self, theta, self.rows)
 
     def _move_global_scales(self, theta: Theta) -> None:
         """Move the scales shared by genes that are not moved with locations integrated out."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vihier.guides.interweave import Sweeper
 
 
-def move_rows(moves: Sweeper, theta: Theta, rows: RowMoves) -> None:
+def move_noise_of_rows(moves: Sweeper, theta: Theta, rows: RowMoves) -> None:
     """Move noise scales given the rows' weights, then nu or all of them with these integrated out, then these."""
     rows.take_residuals()
     if moves.structure.noise is not None and not moves.held:

@@ -27,8 +27,8 @@ FIRST_WIDTH = 1.0
 class RowsSaid(NoiseMoves):
     """What the rows of a pass said of the noise scales."""
 
-    def __init__(self, said: NoiseSaid, generator: torch.Generator) -> None:
-        self.said, self.generator = said, generator
+    def __init__(self, said: NoiseSaid, generator: torch.Generator, least_width: float = 0.0) -> None:
+        self.said, self.generator, self.least_width = said, generator, least_width
 
     def noise_said(self, theta: Theta, scale: Scale, own: tuple[Tensor, Tensor]) -> NoiseSaid:
         """Return it."""
@@ -64,9 +64,7 @@ def move_rows(moves: Sweeper, theta: Theta, sums: RowSums, points: FreedomPoints
         if above:
             _move_level(moves, theta, noise, said)
             said, start = said.after(theta[noise.name] - start), theta[noise.name]
-        from_rows = RowsSaid(said, moves.generator)
-        if not move:
-            from_rows.least_width = FIRST_WIDTH
+        from_rows = RowsSaid(said, moves.generator, FIRST_WIDTH if move == 0 else 0.0)
         move_noise_scales(moves, theta, noise, from_rows)
         said = said.after(theta[noise.name] - start)
         if levels is not None:

@@ -46,7 +46,7 @@ class Visit:
     sgrnas: SgrnaSums | None = None
 
     @property
-    def by_gene(self) -> dict[str, list[Tensor]]:
+    def gene_tables(self) -> dict[str, list[Tensor]]:
         """Return the tables of `left` and `sgrnas` that have a row for each gene."""
         left, sgrnas = self.left, self.sgrnas
         of_left = {} if left is None else {"left": [left.lines, left.square, left.residual]}
@@ -121,7 +121,7 @@ class PassSums:
         for name, table in self.by_gene.items():
             for whole, part in zip(table, visited.squares[name], strict=True):
                 whole[genes] = part.double().expand_as(whole[genes])
-        for name, tables in visited.by_gene.items():
+        for name, tables in visited.gene_tables.items():
             if name not in self._tables:
                 self._tables[name] = [x.new_zeros(self.n_genes, *x.shape[1:]) for x in tables]
             for whole, part in zip(self._tables[name], tables, strict=True):

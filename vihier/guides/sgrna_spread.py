@@ -128,6 +128,12 @@ def sgrna_sums(spread: SgrnaSpread, chains: GeneChains) -> SgrnaSums:
     return SgrnaSums.of(total, chains.block.filled)
 
 
+def sums_to_leave(structure: Structure, chains: GeneChains) -> SgrnaSums | None:
+    """Return what a visit leaves behind of its block's sgRNAs, float64; None for a program without such moves."""
+    spread = sgrna_spread(structure)
+    return None if spread is None else sgrna_sums(spread, chains).double()
+
+
 def move_spread(
     structure: Structure,
     spread: SgrnaSpread,
@@ -247,9 +253,8 @@ class _Lattice:
         within = (1 - number) * log_sd - 0.5 * square / variance
         own = self.spread.own.name
         # As if each point were a gene, and each place a draw.
-        prior = scale_log_prior(
-            self.structure, self.spread.own, {**second, own: (log_sd - self.unit)[:, None]}, self.block
-        )
+        at_own = {**second, own: (log_sd - self.unit)[:, None]}
+        prior = scale_log_prior(self.structure, self.spread.own, at_own, self.block).exp()
         of_genes = table_variance(self.structure, ("gene",), first, self.block)
         assert of_genes is not None
         found = []
@@ -258,7 +263,7 @@ class _Lattice:
             whole = variance + number * genes
             rows = within - 0.5 * (whole.log() + square / whole)
             peak = rows.amax(2, keepdim=True)
-            given = ((rows - peak).exp() @ prior.exp()).clamp_min(torch.finfo(mean.dtype).tiny).log() + peak
+            given = ((rows - peak).exp() @ prior).clamp_min(torch.finfo(mean.dtype).tiny).log() + peak
             found.append(given.sum(1))
         return torch.stack(found).movedim(1, 2)
 

@@ -34,7 +34,7 @@ from vihier.guides.interchange import interchangeable, swap
 from vihier.guides.level_chains import visit_levels
 from vihier.guides.pass_sums import PassSums, Visit
 from vihier.guides.settle_shared import settle_shared
-from vihier.guides.sgrna_spread import sgrna_spread, sgrna_sums
+from vihier.guides.sgrna_spread import sums_to_leave
 from vihier.guides.streamed_moves import SharedMoves, moved_with_rows
 from vihier.guides.structure import Structure
 from vihier.inference.threads import in_threads
@@ -95,8 +95,7 @@ def visit(structure: Structure, block: Block, theta: Theta, column: Tensor | Non
     for scale, _, location in moved_with_rows(structure):
         pull, weight = chains.rows_terms(theta, scale, location)
         rows[scale.name, location.name] = pull.double(), weight.double()
-    spread = sgrna_spread(structure)
-    sgrnas = None if spread is None else sgrna_sums(spread, chains).double()
+    sgrnas = sums_to_leave(structure, chains)
     return Visit(own, said, chains.residual_squares().double(), squares, rows, sgrnas=sgrnas)
 
 

@@ -32,7 +32,7 @@ from vihier.guides.leaf_again import leaf_given_rest, leaf_of, take_leaf
 from vihier.guides.pass_sums import Visit
 from vihier.guides.row_chains import RowChains
 from vihier.guides.row_sums import sums_of
-from vihier.guides.sgrna_spread import sgrna_spread, sgrna_sums
+from vihier.guides.sgrna_spread import sums_to_leave
 from vihier.guides.streamed_chains import ChainState, Random, said_of, squares_by_scale
 from vihier.guides.structure import Location, Scale, Structure
 from vihier.guides.values import locations_of, unpad
@@ -187,8 +187,7 @@ class StreamedRows:
         rows.take_squares(theta)
         sums = sums_of(rows, self.structure, theta, now.points)
         nobody = Said(*[nothing[None]] * 2, *[nothing] * 2)
-        spread = sgrna_spread(self.structure)
-        sgrnas = None if spread is None else sgrna_sums(spread, chains).double()
+        sgrnas = sums_to_leave(self.structure, chains)
         return Visit(own, nobody, nothing, squares_by_scale(chains, theta), {}, of_rows=sums, sgrnas=sgrnas)
 
     def _finish(self, number: int, chains: GeneChains, theta: Theta) -> None:

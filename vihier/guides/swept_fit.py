@@ -296,7 +296,7 @@ class SweptFitter:
         """Sweep a few chains; return the guide that has their moments, the weights of their rows, and how it went."""
         theta = self.start(settling_chains(self.cells), init)
         sweeper = self.make_sweeper(lambda *keys: self._random("start", *keys))
-        sweeper.settle_spread(PLACED_AT[1])
+        sweeper.settle_spread(PLACED_AT[-1])  # placed once: such chains make many sweeps
         counted, densities = [], []
         self.progress.start("settle", n_sweeps)
         for sweep in range(n_sweeps):
